@@ -1,0 +1,46 @@
+# The words of this project. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev test check nightly lock docs clean
+
+help: ## List these words
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+# The stamp names what the environment was made from, so that a changed lock makes a new one.
+$(VENV)/.made-from-lock: $(LOCK) pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Hupan needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.made-from-lock ## Make .venv with everything, and the command .venv/bin/hupan
+
+dev: setup ## Start the server on loopback with fixed people and data (Ctrl-C stops it)
+	$(BIN)/hupan dev
+
+check: setup ## Lint, types and the arrows between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## Check, then run the tests on SQLite and on PostgreSQL
+	$(BIN)/python -m pytest -m "not nightly"
+
+nightly: setup ## The long campaigns (noise, postings, state machine)
+	$(BIN)/python -m pytest -m nightly --timeout=7200
+
+docs: setup ## Write the derived pages, proto/hupan.proto and the OpenAPI document anew
+	$(BIN)/hupan protocol --write .
+
+lock: ## Resolve the newest versions into the lock (needs uv)
+	uv pip compile pyproject.toml --extra server --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o $(LOCK)
+
+clean: ## Remove what setup and the tests made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,187 @@
+"""Codes that prove a phone number or an address.
+
+A code is sent after a captcha and within limits, lives five minutes, is compared a few times and
+used once. Proving and using are two steps, so that slow work (a password hash) can stand between
+them without holding the write lock.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+
+from hupan.accounts import captchas, limits, outbox, people
+from hupan.accounts.context import Context, aside
+from hupan.accounts.refusals import CodeClosed, SentTooOften, TooManyRequests, WrongCode
+from hupan.accounts.tables import code, rate
+
+__all__ = ["ANY", "RESET", "Proof", "prove", "send", "use"]
+
+log = logging.getLogger(__name__)
+
+#: A code for logging in, binding, changing, deleting, and for a reset as well.
+ANY = "any"
+#: A code that serves a reset only.
+RESET = "reset"
+
+#: So many consecutive wrong guesses at an address start its back-off.
+FREE_FAILURES = 10
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A code that was guessed right and is not used yet."""
+
+    code_id: int
+    destination: str
+    failures: str
+
+
+def send(
+    ctx: Context, channel: str, destination: str, captcha_id: str, solution: str, purpose: str = ANY
+) -> None:
+    """Send a code. The answer does not tell whether anything left, nor whose the address is."""
+    captchas.spend(ctx, captcha_id, solution)
+    _count_send(ctx, destination)
+    find = people.by_phone if channel == "sms" else people.by_email
+    who = find(ctx, destination)
+    silent = (
+        limits.locked(ctx, f"code:{destination}:")
+        or (who is not None and who.banned_until > ctx.now)
+        or (who is None and purpose == RESET)
+    )
+    if silent:
+        return
+    ctx.tx.begin()
+    code_id = _alive(ctx, destination, (purpose,)) or _issue(ctx, channel, destination, purpose)
+    outbox.queue(
+        ctx, channel, destination, "code-reset" if purpose == RESET else "code", code_id=code_id
+    )
+    ctx.note("code-sent", who.id if who else 0, channel=channel, purpose=purpose)
+
+
+def _count_send(ctx: Context, destination: str) -> None:
+    """Count the send against every limit, or against none of them."""
+    settings, source = ctx.settings, ctx.source
+    with aside(ctx):
+        limits.take(ctx, f"send:{destination}", 1, settings.code_interval_seconds, SentTooOften)
+        limits.take(ctx, f"send-day:{destination}", settings.code_day_limit, DAY, SentTooOften)
+        if not settings.limit_sources:
+            return
+        if source.address:
+            limits.take(
+                ctx, f"send-ip:{source.address}", settings.source_send_limit, 600, TooManyRequests
+            )
+            limits.take(
+                ctx, f"send-net:{source.network}", settings.network_send_limit, 3600,
+                TooManyRequests,
+            )  # fmt: skip
+        taken = limits.take(ctx, "send-site", settings.site_send_limit, DAY, TooManyRequests)
+        if taken == settings.site_send_limit * 4 // 5:
+            log.warning("send-budget: 80 percent of today's sends are used")
+            ctx.note("send-budget-alarm", taken=taken, limit=settings.site_send_limit)
+
+
+def _alive(ctx: Context, destination: str, purposes: tuple[str, ...]) -> int | None:
+    """The newest code that can still be used by strangers' guesses."""
+    row = ctx.tx.one(
+        select(code.c.id, rate.c.taken)
+        .outerjoin(rate, rate.c.key == "try:" + code.c.id.cast(rate.c.key.type) + ":")
+        .where(
+            code.c.destination == destination,
+            code.c.purpose.in_(purposes),
+            code.c.used_at == 0,
+            code.c.expires_at > ctx.now,
+        )
+        .order_by(code.c.id.desc())
+        .limit(1)
+    )
+    if row is None or (row.taken or 0) >= ctx.settings.code_tries:
+        return None
+    return int(row.id)
+
+
+def _issue(ctx: Context, channel: str, destination: str, purpose: str) -> int:
+    return int(
+        ctx.tx.value(
+            code.insert()
+            .values(
+                channel=channel,
+                destination=destination,
+                purpose=purpose,
+                nonce=ctx.world.random.bytes(16),
+                created_at=ctx.now,
+                expires_at=ctx.now + ctx.settings.code_seconds,
+            )
+            .returning(code.c.id)
+        )
+    )
+
+
+def prove(
+    ctx: Context,
+    destination: str,
+    guess: str,
+    purposes: tuple[str, ...] = (ANY,),
+    budget: str = "",
+) -> Proof:
+    """Compare a guess with the newest code of an address.
+
+    Args:
+        destination: a normalised number or address.
+        guess: what the person typed.
+        purposes: the purposes of which a code may be.
+        budget: the known device whose tries these are; empty for everybody else. A stranger who
+            spends the common tries does not spend those of a device that the owner has used.
+
+    Raises:
+        WrongCode: no code is open, or the guess is wrong.
+        CodeClosed: this code was guessed at too often.
+        TooManyTries, Locked: so was this address.
+    """
+    failures = f"code:{destination}:{budget}"
+    limits.check_failures(ctx, failures)
+    row = ctx.tx.one(
+        select(code.c.id, code.c.nonce)
+        .where(
+            code.c.destination == destination,
+            code.c.purpose.in_(purposes),
+            code.c.used_at == 0,
+            code.c.expires_at > ctx.now,
+        )
+        .order_by(code.c.id.desc())
+        .limit(1)
+    )
+    if row is None:
+        raise WrongCode()
+    # Counted before comparing, and not undone by the refusal: of many guesses at once, only so
+    # many are compared.
+    with aside(ctx):
+        limits.take(ctx, f"try:{row.id}:{budget}", ctx.settings.code_tries, DAY, CodeClosed)
+    right = outbox.code_text(ctx.world, row.id, destination, row.nonce)
+    if not hmac.compare_digest(right.encode(), guess.strip().encode()):
+        ctx.note("code-wrong", code=row.id)
+        limits.count_failure(ctx, failures, FREE_FAILURES)
+        raise WrongCode()
+    return Proof(row.id, destination, failures)
+
+
+def use(ctx: Context, proof: Proof) -> None:
+    """Use a proved code up. Of many at once, one succeeds.
+
+    Raises:
+        WrongCode: somebody was faster, or the code has ended meanwhile.
+    """
+    used = ctx.tx.run(
+        update(code)
+        .where(code.c.id == proof.code_id, code.c.used_at == 0, code.c.expires_at > ctx.now)
+        .values(used_at=ctx.now)
+    )
+    if not used:
+        raise WrongCode()
+    limits.clear_failures(ctx, proof.failures)
+    ctx.note("code-used", code=proof.code_id)

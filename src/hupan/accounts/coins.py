@@ -1,0 +1,256 @@
+"""Coins: a double-entry book in hundredths.
+
+Every posting moves coins between an account's wallet and the counterpart, so that the sum over all
+wallets is always 0. A wallet's entries form a chain of hashes; nothing is ever changed or deleted,
+which triggers in the database enforce. Wallets are changed by one conditional UPDATE, in the order
+of their ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+
+from hupan.accounts.context import Caller, Context, aside
+from hupan.accounts.refusals import (
+    AlreadyReversed,
+    BadAmount,
+    CoinsShort,
+    KeyReused,
+    UnknownUser,
+)
+from hupan.accounts.tables import entry, posting, session, wallet
+
+__all__ = ["COUNTERPART", "Record", "balance", "page", "post", "reverse", "reward", "verify"]
+
+#: The wallet that coins come from and go to; the only one that may be negative.
+COUNTERPART = 1
+#: The largest amount of one posting, in hundredths: ten thousand million coins.
+LARGEST = 10**12
+#: An operator's correction has this type.
+CORRECTION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a coin book. Amounts are hundredths."""
+
+    id: int
+    typ: int
+    before: int
+    change: int
+    after: int
+    reason: str
+    remark: str
+    created_at: int
+
+
+def balance(ctx: Context, account_id: int) -> int:
+    """The newest record's amount after it, in hundredths."""
+    return int(ctx.tx.value(select(wallet.c.balance).where(wallet.c.account_id == account_id)) or 0)
+
+
+def post(
+    ctx: Context,
+    account_id: int,
+    change: int,
+    *,
+    typ: int,
+    reason: str,
+    key: str,
+    remark: str = "",
+) -> int:
+    """Add coins to an account, or take them, exactly once for a key.
+
+    Returns:
+        The posting's id; that of the first posting where the key repeats.
+
+    Raises:
+        CoinsShort: the account has fewer than that.
+        KeyReused: the key belongs to another posting.
+        UnknownUser: there is no such account.
+        BadAmount: nothing, or more than can be counted.
+    """
+    if not 0 < abs(change) <= LARGEST:
+        raise BadAmount()
+    ctx.tx.begin()
+    mine = ctx.tx.value(select(wallet.c.id).where(wallet.c.account_id == account_id))
+    if mine is None:
+        raise UnknownUser()
+    digest = _digest(account_id, change, typ, reason, remark)
+    posting_id, first = _claim(ctx, key, digest)
+    if first:
+        # The counterpart's id is the smallest, so that all postings lock in the same order.
+        for wallet_id, part in ((COUNTERPART, -change), (mine, change)):
+            _move(ctx, posting_id, wallet_id, part, typ, reason, remark)
+        ctx.note("coins", account_id, posting=posting_id, change=change, typ=typ)
+    return posting_id
+
+
+def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
+    """Grant a reward once in an account's life; nothing where the setting says 0."""
+    if amount:
+        post(ctx, account_id, amount, typ=typ, reason=reason, key=f"{key}:{account_id}")
+
+
+def reverse(ctx: Context, posting_id: int, reason: str) -> int:
+    """Correct a posting by its opposite, once. Returns the id of the reversing posting.
+
+    Raises:
+        AlreadyReversed: it was, or it does not exist, or is itself a reversal.
+        CoinsShort: the account has spent the coins.
+    """
+    ctx.tx.begin()
+    original = ctx.tx.one(select(posting).where(posting.c.id == posting_id))
+    if original is None or original.reverses is not None:
+        raise AlreadyReversed()
+    key = f"reverse:{posting_id}"
+    insert = ctx.tx.insert(posting).values(
+        key=key,
+        digest=hashlib.sha256(key.encode()).digest(),
+        reverses=posting_id,
+        created_at=ctx.now,
+    )
+    new_id = ctx.tx.value(insert.on_conflict_do_nothing().returning(posting.c.id))
+    if new_id is None:
+        raise AlreadyReversed()
+    parts = ctx.tx.all(
+        select(entry.c.wallet_id, entry.c.change, wallet.c.account_id)
+        .join(wallet, wallet.c.id == entry.c.wallet_id)
+        .where(entry.c.posting_id == posting_id)
+        .order_by(entry.c.wallet_id)
+    )
+    for part in parts:
+        _move(ctx, new_id, part.wallet_id, -part.change, CORRECTION, reason, f"#{posting_id}")
+        if part.account_id:
+            ctx.note("coins-reversed", part.account_id, posting=posting_id, by=new_id)
+    return int(new_id)
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).digest()
+
+
+def _claim(ctx: Context, key: str, digest: bytes) -> tuple[int, bool]:
+    """Take the key; of many at once, one is first and the others see its posting."""
+    insert = ctx.tx.insert(posting).values(key=key, digest=digest, created_at=ctx.now)
+    new_id = ctx.tx.value(
+        insert.on_conflict_do_nothing(index_elements=["key"]).returning(posting.c.id)
+    )
+    if new_id is not None:
+        return int(new_id), True
+    known = ctx.tx.one(select(posting.c.id, posting.c.digest).where(posting.c.key == key))
+    if known is None or bytes(known.digest) != digest:
+        raise KeyReused()
+    return int(known.id), False
+
+
+def _move(
+    ctx: Context, posting_id: int, wallet_id: int, change: int, typ: int, reason: str, remark: str
+) -> None:
+    row = ctx.tx.one(
+        update(wallet)
+        .where(
+            wallet.c.id == wallet_id,
+            (wallet.c.account_id.is_(None)) | (wallet.c.balance + change >= 0),
+        )
+        .values(balance=wallet.c.balance + change, entries=wallet.c.entries + 1)
+        .returning(wallet.c.balance, wallet.c.entries, wallet.c.head)
+    )
+    if row is None:
+        raise CoinsShort()
+    values = {
+        "posting_id": posting_id,
+        "wallet_id": wallet_id,
+        "seq": row.entries,
+        "typ": typ,
+        "before": row.balance - change,
+        "change": change,
+        "after": row.balance,
+        "reason": reason,
+        "remark": remark,
+        "created_at": ctx.now,
+    }
+    head = _hash(bytes(row.head), values)
+    ctx.tx.run(entry.insert().values(**values, hash=head))
+    ctx.tx.run(update(wallet).where(wallet.c.id == wallet_id).values(head=head))
+
+
+def _hash(last: bytes, values: dict[str, object]) -> bytes:
+    text = json.dumps([values[name] for name in sorted(values)], ensure_ascii=False)
+    return hashlib.sha256(last + text.encode()).digest()
+
+
+def page(ctx: Context, who: Caller, number: int, size: int) -> tuple[list[Record], int]:
+    """One page of the caller's book, newest first, and how many records there are.
+
+    Reading page 1 sets an anchor: later pages count from what was newest then, so that a posting
+    that arrives between two pages moves nothing. Entries are numbered without gaps, which makes a
+    page a range and the total a number, at any depth.
+    """
+    row = ctx.tx.one(
+        select(wallet.c.id, wallet.c.entries).where(wallet.c.account_id == who.account_id)
+    )
+    if row is None:
+        return [], 0
+    newest = row.entries if number == 1 or not who.coin_anchor else who.coin_anchor
+    if number == 1 and newest != who.coin_anchor:
+        with aside(ctx):
+            ctx.tx.run(
+                update(session).where(session.c.id == who.session_id).values(coin_anchor=newest)
+            )
+    last = newest - (number - 1) * size
+    rows = ctx.tx.all(
+        select(
+            entry.c.id,
+            entry.c.typ,
+            entry.c.before,
+            entry.c.change,
+            entry.c.after,
+            entry.c.reason,
+            entry.c.remark,
+            entry.c.created_at,
+        )
+        .where(entry.c.wallet_id == row.id, entry.c.seq <= last, entry.c.seq > last - size)
+        .order_by(entry.c.seq.desc())
+    )
+    return [Record(*found) for found in rows], newest
+
+
+def verify(ctx: Context) -> list[str]:
+    """Check the whole book; say what does not hold, or nothing."""
+    wrong = []
+    if total := ctx.tx.value(select(func.sum(wallet.c.balance))):
+        wrong.append(f"the wallets sum up to {total} instead of 0")
+    unbalanced = ctx.tx.all(
+        select(entry.c.posting_id, func.sum(entry.c.change))
+        .group_by(entry.c.posting_id)
+        .having(func.sum(entry.c.change) != 0)
+    )
+    wrong += [f"posting {row[0]} sums up to {row[1]} instead of 0" for row in unbalanced]
+    for mine in ctx.tx.all(select(wallet).order_by(wallet.c.id)):
+        wrong += _verify_wallet(ctx, mine.id, mine.entries, mine.balance, bytes(mine.head))
+    return wrong
+
+
+def _verify_wallet(ctx: Context, wallet_id: int, entries: int, held: int, head: bytes) -> list[str]:
+    last, count, amount = bytes(32), 0, 0
+    for row in ctx.tx.all(
+        select(entry).where(entry.c.wallet_id == wallet_id).order_by(entry.c.seq)
+    ):
+        values = dict(row._mapping)
+        claimed = bytes(values.pop("hash"))
+        del values["id"]
+        count += 1
+        last = _hash(last, values)
+        if values["seq"] != count or values["before"] != amount:
+            return [f"wallet {wallet_id}: entry {count} does not follow the one before"]
+        if claimed != last:
+            return [f"wallet {wallet_id}: entry {count} was changed"]
+        amount = values["after"]
+    if (count, amount, last) != (entries, held, head):
+        return [f"wallet {wallet_id}: its entries end elsewhere than it says"]
+    return []

@@ -1,0 +1,214 @@
+"""What every rule is given: the world it works in, and the one call it works for.
+
+The Protocols below are all that the rules ask of the outside; `hupan.outside` implements them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
+
+from sqlalchemy import Executable, Row, Table
+
+from hupan.settings import Settings
+
+__all__ = [
+    "Actor",
+    "Caller",
+    "Clock",
+    "Context",
+    "Database",
+    "Found",
+    "Random",
+    "Source",
+    "Transaction",
+    "World",
+    "operation",
+]
+
+
+#: A row of a result, whatever its columns are.
+Found: TypeAlias = Row[*tuple[Any, ...]]
+
+
+class Clock(Protocol):
+    """The only way to learn the time."""
+
+    def now(self) -> int:
+        """Unix seconds."""
+        ...
+
+
+class Random(Protocol):
+    """The only source of randomness."""
+
+    def bytes(self, count: int) -> bytes:
+        """So many unpredictable bytes."""
+        ...
+
+    def below(self, limit: int) -> int:
+        """A uniform whole number from 0 up to, not including, `limit`."""
+        ...
+
+
+class Transaction(Protocol):
+    """One connection for one call. Reads before `begin` see what is committed at that moment."""
+
+    def one(self, statement: Executable) -> Found | None:
+        """The first row, or None."""
+        ...
+
+    def all(self, statement: Executable) -> Sequence[Found]:
+        """All rows."""
+        ...
+
+    def value(self, statement: Executable) -> Any:
+        """The first column of the first row, or None."""
+        ...
+
+    def run(self, statement: Executable) -> int:
+        """Change something, beginning first; the number of rows that changed."""
+        ...
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT of the database's own dialect, which has `on_conflict_do_update`."""
+        ...
+
+    def begin(self) -> None:
+        """Become a writer. A rule that reads in order to write calls this before it reads."""
+        ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """A short transaction of its own that a later refusal does not undo.
+
+        Only before `begin`: one connection holds one transaction.
+        """
+        ...
+
+    def renumber(self, table: Table) -> None:
+        """Let the next id follow the largest, after rows with ids of their own were put in."""
+        ...
+
+    def unique(self, refusal: Exception) -> AbstractContextManager[None]:
+        """Turn the violation of a unique constraint into a refusal."""
+        ...
+
+
+class Database(Protocol):
+    """Where transactions come from."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Commits at the end, or rolls back when something is raised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a call came from, as far as limits care. Empty for the command line."""
+
+    address: str = ""
+    network: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, for the audit: a user, an operator, or nobody known yet."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The live session a call was made with."""
+
+    account_id: int
+    session_id: int
+    device_id: str
+    vip_until: int
+    coin_anchor: int
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside the rules, put together once. `wake` is called when mail was queued."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    random: Random
+    key: bytes
+    wake: Callable[[], None] = field(default=lambda: None)
+
+    def derive(self, *parts: bytes | str | int) -> bytes:
+        """32 bytes that only the holder of the key can compute from these parts."""
+        text = b"\0".join(part if isinstance(part, bytes) else str(part).encode() for part in parts)
+        return hmac.digest(self.key, text, hashlib.sha256)
+
+    def local(self, seconds: int) -> datetime:
+        """A moment in the configured time zone."""
+        return datetime.fromtimestamp(seconds, self.settings.zone)
+
+    def local_text(self, seconds: int) -> str:
+        """A moment as clients show it, or nothing for 0."""
+        return self.local(seconds).strftime("%Y-%m-%d %H:%M:%S") if seconds else ""
+
+    def day(self, seconds: int) -> int:
+        """The local day as a number that grows by one at each midnight."""
+        return self.local(seconds).toordinal()
+
+
+class Context:
+    """One call: a transaction, a moment, who acts, and what to do after the commit."""
+
+    def __init__(self, world: World, tx: Transaction, actor: Actor, source: Source) -> None:
+        self.world = world
+        self.settings = world.settings
+        self.tx = tx
+        self.actor = actor
+        self.source = source
+        self.now = world.clock.now()
+        self.caller: Caller | None = None
+        self.notes: list[tuple[str, int, dict[str, object]]] = []
+        self.posted = False
+
+    def note(self, action: str, account_id: int = 0, **detail: object) -> None:
+        """Put a row into the audit, in this very transaction."""
+        self.notes.append((action, account_id, detail))
+
+
+@contextmanager
+def operation(
+    world: World, actor: Actor | None = None, source: Source | None = None
+) -> Iterator[Context]:
+    """Run rules as one unit: all of it is committed at the end, or nothing.
+
+    This is the only place where a commit is made. The audit is written last, because its chain is
+    the one row that every writer needs.
+    """
+    from hupan.accounts import audit
+
+    with world.database.transaction() as tx:
+        ctx = Context(world, tx, actor or Actor("nobody"), source or Source())
+        yield ctx
+        audit.flush(ctx)
+    if ctx.posted:
+        world.wake()
+
+
+@contextmanager
+def aside(ctx: Context) -> Iterator[None]:
+    """Write something that stays even when the rest of the call is refused."""
+    from hupan.accounts import audit
+
+    with ctx.tx.aside():
+        yield
+        audit.flush(ctx)

@@ -1,0 +1,213 @@
+"""Devices: where one is logged in, what a device is told, and what it hides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+
+from hupan.accounts.context import Caller, Context
+from hupan.accounts.refusals import (
+    BadDevice,
+    BadIgnore,
+    BadSwitch,
+    TooLong,
+    UnknownDevice,
+    VipOnly,
+)
+from hupan.accounts.tables import known_device, module_ignore, notification, session
+
+__all__ = [
+    "Device",
+    "Ignored",
+    "Registration",
+    "budget",
+    "hidden",
+    "hide",
+    "listing",
+    "offline",
+    "register",
+    "registration",
+    "settle",
+]
+
+LONGEST_REGISTRATION = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place where the account is logged in."""
+
+    device_id: str
+    platform: str
+    login_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A push registration; id 0 where nothing is stored."""
+
+    id: int
+    device_id: str
+    registration_id: str
+    is_open: int
+    type: int
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """What a device hides; id 0 where nothing is stored."""
+
+    id: int
+    ignore: str
+    updated_at: int
+
+
+def budget(ctx: Context, account_id: int, device_id: str) -> str:
+    """The device's own budget of tries where the account knows it, else everybody's."""
+    known = ctx.tx.value(
+        select(known_device.c.device_id).where(
+            known_device.c.account_id == account_id, known_device.c.device_id == device_id
+        )
+    )
+    return str(known or "")
+
+
+def listing(ctx: Context, who: Caller) -> list[Device]:
+    """The caller's devices, newest login first; one line a device, however many its sessions."""
+    rows = ctx.tx.all(
+        select(session.c.device_id, session.c.platform, session.c.created_at)
+        .where(session.c.account_id == who.account_id)
+        .order_by(session.c.created_at.desc(), session.c.id.desc())
+    )
+    newest: dict[tuple[str, str], Device] = {}
+    for row in rows:
+        newest.setdefault((row.device_id, row.platform), Device(*row))
+    return list(newest.values())
+
+
+def offline(ctx: Context, who: Caller, device_id: str) -> None:
+    """End all sessions of one of the caller's devices."""
+    ended = ctx.tx.run(
+        delete(session).where(
+            session.c.account_id == who.account_id, session.c.device_id == device_id
+        )
+    )
+    if not ended:
+        raise UnknownDevice() if device_id else BadDevice()
+    settle(ctx, who.account_id, device_id)
+    ctx.note("device-offline", who.account_id, sessions=ended)
+
+
+def settle(ctx: Context, account_id: int, device_id: str) -> None:
+    """Forget a device's push registrations when its last session has ended."""
+    still = select(session.c.id).where(
+        session.c.account_id == account_id, session.c.device_id == device_id
+    )
+    ctx.tx.run(
+        delete(notification).where(
+            notification.c.account_id == account_id,
+            notification.c.device_id == device_id,
+            ~still.exists(),
+        )
+    )
+
+
+# ---------------------------------------------------------------- push registrations
+
+
+def _check_registration(device_id: str, registration_id: str) -> None:
+    if not device_id:
+        raise BadDevice()
+    for name, text in (("deviceId", device_id), ("registrationId", registration_id)):
+        if len(text) > LONGEST_REGISTRATION:
+            raise TooLong(field=name, most=LONGEST_REGISTRATION)
+
+
+def register(
+    ctx: Context, who: Caller, device_id: str, registration_id: str, is_open: int, kind: int
+) -> None:
+    """Store what push service a device listens to, and whether it wants to hear."""
+    _check_registration(device_id, registration_id)
+    if is_open not in (0, 1):
+        raise BadSwitch()
+    insert = ctx.tx.insert(notification).values(
+        account_id=who.account_id,
+        device_id=device_id,
+        registration_id=registration_id,
+        is_open=is_open,
+        type=kind,
+        created_at=ctx.now,
+        updated_at=ctx.now,
+    )
+    ctx.tx.run(
+        insert.on_conflict_do_update(
+            index_elements=["account_id", "device_id", "registration_id"],
+            set_={"is_open": is_open, "type": kind, "updated_at": ctx.now},
+        )
+    )
+
+
+def registration(ctx: Context, who: Caller, device_id: str, registration_id: str) -> Registration:
+    """Read a registration; one that was never stored is closed."""
+    _check_registration(device_id, registration_id)
+    row = ctx.tx.one(
+        select(
+            notification.c.id,
+            notification.c.device_id,
+            notification.c.registration_id,
+            notification.c.is_open,
+            notification.c.type,
+            notification.c.created_at,
+            notification.c.updated_at,
+        ).where(
+            notification.c.account_id == who.account_id,
+            notification.c.device_id == device_id,
+            notification.c.registration_id == registration_id,
+        )
+    )
+    if row is None:
+        return Registration(0, device_id, registration_id, 0, 0, 0, 0)
+    return Registration(*row)
+
+
+# ---------------------------------------------------------------- hidden modules
+
+
+def _check_vip(ctx: Context, who: Caller) -> None:
+    if who.vip_until <= ctx.now:
+        raise VipOnly()
+
+
+def hide(ctx: Context, who: Caller, device_id: str, ignore: str) -> None:
+    """Store what a device hides, such as `",30,20,10"`."""
+    _check_vip(ctx, who)
+    if not device_id:
+        raise BadDevice()
+    if len(device_id) > LONGEST_REGISTRATION:
+        raise TooLong(field="deviceId", most=LONGEST_REGISTRATION)
+    if not re.fullmatch(r"[0-9,]{0,255}", ignore):
+        raise BadIgnore()
+    insert = ctx.tx.insert(module_ignore).values(
+        account_id=who.account_id, device_id=device_id, ignore=ignore, updated_at=ctx.now
+    )
+    ctx.tx.run(
+        insert.on_conflict_do_update(
+            index_elements=["account_id", "device_id"],
+            set_={"ignore": ignore, "updated_at": ctx.now},
+        )
+    )
+
+
+def hidden(ctx: Context, who: Caller, device_id: str) -> Ignored:
+    """Read what a device hides."""
+    _check_vip(ctx, who)
+    row = ctx.tx.one(
+        select(module_ignore.c.id, module_ignore.c.ignore, module_ignore.c.updated_at).where(
+            module_ignore.c.account_id == who.account_id, module_ignore.c.device_id == device_id
+        )
+    )
+    return Ignored(0, "", 0) if row is None else Ignored(*row)

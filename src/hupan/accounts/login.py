@@ -1,0 +1,92 @@
+"""Logging in: by a code or by a password."""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+
+from hupan.accounts import codes, contact, devices, invites, limits, passwords, people, sessions
+from hupan.accounts.context import Context, aside
+from hupan.accounts.refusals import (
+    PhoneTaken,
+    RegistrationClosed,
+    TooLong,
+    TooManyRequests,
+    WrongPassword,
+)
+from hupan.accounts.tables import account
+
+__all__ = ["by_code", "by_password"]
+
+LONGEST_DEVICE = 400
+
+
+def by_code(
+    ctx: Context, mobile: str, guess: str, device_id: str, platform: str, invite_code: str = ""
+) -> str:
+    """Log in with a code; a first login opens the account. Returns the token."""
+    _check_device(device_id)
+    phone = contact.phone(mobile)
+    _count_login(ctx)
+    who = people.by_phone(ctx, phone)
+    budget = devices.budget(ctx, who.id if who else 0, device_id)
+    codes.use(ctx, codes.prove(ctx, phone, guess, budget=budget))
+    # From here on this call is a writer and nobody else can open or take the account.
+    who = people.by_phone(ctx, phone)
+    if who is None:
+        if not ctx.settings.open_registration:
+            raise RegistrationClosed()
+        with ctx.tx.unique(PhoneTaken()):
+            account_id = people.create(ctx, phone=phone)
+        if invite_code:
+            invites.answer(ctx, account_id, invite_code)
+        who = people.get(ctx, account_id)
+    people.refuse_banned(ctx, who)
+    return sessions.open_session(ctx, who.id, device_id, platform, by="code")
+
+
+def by_password(ctx: Context, email: str, password: str, device_id: str, platform: str) -> str:
+    """Log in with a password. Returns the token.
+
+    An unknown address costs the same work and gets the same answer as a wrong password.
+    """
+    _check_device(device_id)
+    address = contact.email(email)
+    _count_login(ctx)
+    who = people.by_email(ctx, address)
+    failures = f"password:{address}:{devices.budget(ctx, who.id if who else 0, device_id)}"
+    limits.check_failures(ctx, failures)
+    right = passwords.verify(ctx, who.password_hash if who else None, password)
+    if who is None or not right:
+        ctx.note("login-wrong", who.id if who else 0)
+        limits.count_failure(ctx, failures, passwords.FREE_FAILURES)
+        raise WrongPassword()
+    people.refuse_banned(ctx, who)
+    newer = passwords.renewed(ctx, who.password_hash, password)
+    ctx.tx.begin()
+    limits.clear_failures(ctx, failures)
+    # The password that was verified must still be the password: a reset may have come between.
+    if not ctx.tx.run(
+        update(account)
+        .where(account.c.id == who.id, account.c.password_hash == who.password_hash)
+        .values(password_hash=newer or who.password_hash)
+    ):
+        raise WrongPassword()
+    people.refuse_banned(ctx, people.get(ctx, who.id))
+    return sessions.open_session(ctx, who.id, device_id, platform, by="password")
+
+
+def _check_device(device_id: str) -> None:
+    if len(device_id) > LONGEST_DEVICE:
+        raise TooLong(field="deviceId", most=LONGEST_DEVICE)
+
+
+def _count_login(ctx: Context) -> None:
+    if ctx.settings.limit_sources and ctx.source.address:
+        with aside(ctx):
+            limits.take(
+                ctx,
+                f"login-ip:{ctx.source.address}",
+                ctx.settings.source_login_limit,
+                600,
+                TooManyRequests,
+            )

@@ -1,0 +1,233 @@
+"""People: opening, finding, banning and deleting accounts, and their VIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from sqlalchemy import ColumnElement, delete, or_, select, update
+
+from hupan.accounts import links, outbox
+from hupan.accounts.context import Context
+from hupan.accounts.refusals import Banned, UnknownUser
+from hupan.accounts.tables import (
+    account,
+    account_medal,
+    known_device,
+    module_ignore,
+    notification,
+    profile,
+    remark,
+    session,
+    wallet,
+)
+
+__all__ = [
+    "FOREVER",
+    "Account",
+    "ban",
+    "by_email",
+    "by_id",
+    "by_phone",
+    "by_text",
+    "create",
+    "erase",
+    "get",
+    "make_vip",
+    "refuse_banned",
+    "search",
+    "unban",
+]
+
+#: The end of a ban that does not end: the last second of the year 9999.
+FOREVER = 253_402_300_799
+
+#: Letters and digits that cannot be taken for one another.
+CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+CODE_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account, as the database has it. Times are Unix seconds, 0 for never."""
+
+    id: int
+    name: str
+    name_id: int
+    avatar_url: str
+    avatar_id: int
+    phone: str | None
+    email: str | None
+    password_hash: str | None
+    vip_until: int
+    banned_until: int
+    ban_reason: str
+    invite_code: str
+    invited_by: int | None
+    registered_at: int
+    online_days: int
+    streak_days: int
+    last_day: int
+    last_login_at: int
+    last_seen_at: int
+
+
+_COLUMNS = [account.c[field.name] for field in fields(Account)]
+
+
+def _find(ctx: Context, *where: ColumnElement[bool]) -> Account | None:
+    row = ctx.tx.one(select(*_COLUMNS).where(account.c.deleted_at == 0, *where))
+    return None if row is None else Account(**row._mapping)
+
+
+def by_id(ctx: Context, account_id: int) -> Account | None:
+    """The account of this id, unless it was deleted."""
+    return _find(ctx, account.c.id == account_id)
+
+
+def by_phone(ctx: Context, phone: str) -> Account | None:
+    """The account that holds this (normalised) number."""
+    return _find(ctx, account.c.phone == phone)
+
+
+def by_email(ctx: Context, email: str) -> Account | None:
+    """The account that holds this (normalised) address."""
+    return _find(ctx, account.c.email == email)
+
+
+def by_text(ctx: Context, text: str) -> Account | None:
+    """The account whose id the wire writes as this text."""
+    # Ids have no leading zeros on this wire; 15 digits stay below 2**53.
+    if not (text.isascii() and text.isdigit()) or len(text) > 15 or text.startswith("0"):
+        return None
+    return by_id(ctx, int(text))
+
+
+def get(ctx: Context, account_id: int) -> Account:
+    """The account of this id.
+
+    Raises:
+        UnknownUser: there is none, or it was deleted.
+    """
+    found = by_id(ctx, account_id)
+    if found is None:
+        raise UnknownUser()
+    return found
+
+
+def search(ctx: Context, text: str = "", *, most: int = 100, after: int = 0) -> list[Account]:
+    """Accounts in the order of their ids; `text` is looked for in names and contacts."""
+    statement = select(*_COLUMNS).where(account.c.deleted_at == 0, account.c.id > after)
+    if text:
+        statement = statement.where(
+            or_(
+                *(
+                    column.contains(text, autoescape=True)
+                    for column in (account.c.name, account.c.phone, account.c.email)
+                )
+            )
+        )
+    rows = ctx.tx.all(statement.order_by(account.c.id).limit(most))
+    return [Account(**row._mapping) for row in rows]
+
+
+def create(
+    ctx: Context,
+    *,
+    phone: str | None = None,
+    email: str | None = None,
+    name: str = "",
+    account_id: int | None = None,
+) -> int:
+    """Open an account; returns its id. Contacts are normalised by the caller."""
+    ctx.tx.begin()
+    values = {
+        "name": name or "",
+        "phone": phone,
+        "email": email,
+        "invite_code": new_invite_code(ctx),
+        "registered_at": ctx.now,
+    }
+    if account_id is not None:
+        values["id"] = account_id
+    new_id = int(ctx.tx.value(account.insert().values(**values).returning(account.c.id)))
+    if not name:
+        # A name that tells the newcomers apart until they choose one.
+        ctx.tx.run(update(account).where(account.c.id == new_id).values(name=f"用户{new_id}"))
+    ctx.tx.run(wallet.insert().values(account_id=new_id, head=bytes(32)))
+    ctx.note("account-opened", new_id)
+    return new_id
+
+
+def new_invite_code(ctx: Context) -> str:
+    """A code nobody has yet: with 32**8 of them, a clash is left to the unique constraint."""
+    return "".join(
+        CODE_ALPHABET[ctx.world.random.below(len(CODE_ALPHABET))] for _ in range(CODE_LENGTH)
+    )
+
+
+def refuse_banned(ctx: Context, who: Account) -> None:
+    """Raise `Banned` while a ban runs; it ends by itself, to the second."""
+    if who.banned_until > ctx.now:
+        forever = who.banned_until >= FOREVER
+        raise Banned(until="—" if forever else ctx.world.local_text(who.banned_until))
+
+
+def ban(ctx: Context, account_id: int, until: int, reason: str = "") -> None:
+    """Ban until a moment; every session ends at once."""
+    who = get(ctx, account_id)
+    ctx.tx.run(
+        update(account).where(account.c.id == who.id).values(banned_until=until, ban_reason=reason)
+    )
+    ctx.tx.run(delete(session).where(session.c.account_id == who.id))
+    ctx.note("banned", who.id, until=until, reason=reason)
+
+
+def unban(ctx: Context, account_id: int) -> None:
+    """End a ban early."""
+    who = get(ctx, account_id)
+    ctx.tx.run(update(account).where(account.c.id == who.id).values(banned_until=0, ban_reason=""))
+    ctx.note("unbanned", who.id)
+
+
+def make_vip(ctx: Context, account_id: int, until: int) -> None:
+    """Make an account VIP until a moment; 0 ends it."""
+    who = get(ctx, account_id)
+    ctx.tx.run(update(account).where(account.c.id == who.id).values(vip_until=until))
+    ctx.note("vip", who.id, until=until)
+
+
+def erase(ctx: Context, who: Account) -> None:
+    """Delete an account: what is personal goes, the coin book and the audit stay.
+
+    The contacts become free and may open a new account with a new id.
+    """
+    ctx.tx.begin()
+    outbox.tell(ctx, who.phone, who.email, "account-deleted")
+    for table, column in (
+        (session, session.c.account_id),
+        (profile, profile.c.account_id),
+        (known_device, known_device.c.account_id),
+        (notification, notification.c.account_id),
+        (module_ignore, module_ignore.c.account_id),
+        (account_medal, account_medal.c.account_id),
+        (remark, remark.c.owner_id),
+        (remark, remark.c.friend_id),
+    ):
+        ctx.tx.run(delete(table).where(column == who.id))
+    links.revoke(ctx, who.id)
+    ctx.tx.run(
+        update(account)
+        .where(account.c.id == who.id)
+        .values(
+            deleted_at=ctx.now,
+            phone=None,
+            email=None,
+            password_hash=None,
+            name="",
+            avatar_url="",
+            vip_until=0,
+            # The column is unique and never null; an id is no code anybody may choose.
+            invite_code=f"-{who.id}",
+        )
+    )
+    ctx.note("account-deleted", who.id)

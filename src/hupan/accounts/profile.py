@@ -1,0 +1,242 @@
+"""What people say about themselves and note about each other."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy import select, update
+
+from hupan.accounts import coins, people
+from hupan.accounts.context import Caller, Context
+from hupan.accounts.refusals import (
+    BadAvatar,
+    BadBirthday,
+    BadGender,
+    BadNickname,
+    BadRemarks,
+    TooLong,
+    UnknownUser,
+)
+from hupan.accounts.tables import account, profile, remark
+
+__all__ = [
+    "PersonalData",
+    "Remark",
+    "clean",
+    "data",
+    "remark_about",
+    "rename",
+    "save_data",
+    "save_remark",
+    "set_avatar",
+    "streak",
+]
+
+LONGEST_NAME = 32
+LONGEST_URL = 2048
+#: 1900-01-01 and 2100-01-01; 0 is "never told".
+EARLIEST_BIRTHDAY, LATEST_BIRTHDAY = -2_208_988_800, 4_102_444_800
+#: Invisible characters that nonetheless shape what is seen: emoji sequences need the joiner.
+_KEPT = {"\u200d", "\ufe0f", "\ufe0e"}
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalData:
+    """Personal data; id and updated_at are 0 where nothing was ever saved."""
+
+    id: int = 0
+    updated_at: int = 0
+    introduction: str = ""
+    gender: int = 3
+    birthday: int = 0
+    province: str = ""
+    city: str = ""
+    district: str = ""
+    location_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What one person noted about another; `others` is JSON as text."""
+
+    name: str
+    phone: str
+    others: str
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """Take control, bidirectional and zero-width characters out of a text that is displayed."""
+    kept = (
+        char
+        for char in text
+        if char in _KEPT
+        or (lines and char == "\n")
+        or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")
+    )
+    # A joiner that joins nothing is as invisible as the rest.
+    return "".join(kept).strip().strip("".join(_KEPT)).strip()
+
+
+def _short(text: str, most: int, field: str, *, lines: bool = False) -> str:
+    text = clean(text, lines=lines)
+    if len(text) > most:
+        raise TooLong(field=field, most=most)
+    return text
+
+
+# ---------------------------------------------------------------- name and picture
+
+
+def rename(ctx: Context, account_id: int, name: str) -> None:
+    """Change the nickname; the first change is rewarded, once."""
+    name = clean(name)
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise BadNickname(most=LONGEST_NAME)
+    _change(ctx, account_id, name=name, name_id=account.c.name_id + 1)
+    coins.reward(ctx, account_id, ctx.settings.reward_first_name, 4, "first-name", "首次修改昵称")
+
+
+def set_avatar(ctx: Context, account_id: int, url: str) -> None:
+    """Change the picture; the first change is rewarded, once. The address is never fetched."""
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    plain = clean(url) == url and not any(char.isspace() for char in url)
+    if not usable or not plain or len(url) > LONGEST_URL:
+        raise BadAvatar(most=LONGEST_URL)
+    _change(ctx, account_id, avatar_url=url, avatar_id=account.c.avatar_id + 1)
+    coins.reward(
+        ctx, account_id, ctx.settings.reward_first_avatar, 4, "first-avatar", "首次修改头像"
+    )
+
+
+def _change(ctx: Context, account_id: int, **values: object) -> None:
+    changed = ctx.tx.run(
+        update(account)
+        .where(account.c.id == account_id, account.c.deleted_at == 0)
+        .values(**values)
+    )
+    if not changed:
+        raise UnknownUser()
+
+
+def streak(ctx: Context, who: people.Account) -> int:
+    """How many days in a row, up to today or yesterday; a longer gap has ended the row."""
+    return who.streak_days if who.last_day >= ctx.world.day(ctx.now) - 1 else 0
+
+
+# ---------------------------------------------------------------- personal data
+
+
+def data(ctx: Context, account_id: int) -> PersonalData:
+    """Read personal data; defaults where nothing was saved."""
+    row = ctx.tx.one(
+        select(
+            profile.c.id,
+            profile.c.updated_at,
+            profile.c.introduction,
+            profile.c.gender,
+            profile.c.birthday,
+            profile.c.province,
+            profile.c.city,
+            profile.c.district,
+            profile.c.location_code,
+        ).where(profile.c.account_id == account_id)
+    )
+    return PersonalData() if row is None else PersonalData(*row)
+
+
+def save_data(
+    ctx: Context,
+    account_id: int,
+    *,
+    introduction: str,
+    gender: int,
+    birthday: int,
+    province: str,
+    city: str,
+    district: str,
+    location_code: str,
+) -> None:
+    """Replace all seven personal data."""
+    if gender not in (1, 2, 3):
+        raise BadGender()
+    if not EARLIEST_BIRTHDAY <= birthday <= LATEST_BIRTHDAY:
+        raise BadBirthday()
+    values = {
+        "introduction": _short(introduction, 500, "简介", lines=True),
+        "gender": gender,
+        "birthday": birthday,
+        "province": _short(province, 64, "省份"),
+        "city": _short(city, 64, "城市"),
+        "district": _short(district, 64, "地区"),
+        "location_code": _short(location_code, 16, "地区代码"),
+        "updated_at": ctx.now,
+    }
+    insert = ctx.tx.insert(profile).values(account_id=account_id, **values)
+    ctx.tx.run(insert.on_conflict_do_update(index_elements=["account_id"], set_=values))
+
+
+# ---------------------------------------------------------------- remarks
+
+
+def save_remark(
+    ctx: Context, who: Caller, friend_id: str, name: str, phone: str, others: str
+) -> None:
+    """Note something down about a person; only the writer ever reads it."""
+    friend = people.by_text(ctx, friend_id)
+    if friend is None:
+        raise UnknownUser()
+    values = {
+        "name": _short(name, 64, "备注名"),
+        "phone": _short(phone, 64, "电话"),
+        "others": _pairs(others),
+    }
+    insert = ctx.tx.insert(remark).values(owner_id=who.account_id, friend_id=friend.id, **values)
+    ctx.tx.run(insert.on_conflict_do_update(index_elements=["owner_id", "friend_id"], set_=values))
+
+
+def _pairs(text: str) -> str:
+    """Check that the text is a JSON list of keys and values, since readers parse it again."""
+    if not text:
+        return ""
+    try:
+        pairs = json.loads(text)
+        usable = isinstance(pairs, list) and all(
+            isinstance(pair, dict)
+            and isinstance(pair.get("key"), str)
+            and isinstance(pair.get("value"), str)
+            for pair in pairs
+        )
+    except (ValueError, RecursionError):
+        usable = False
+    if not usable:
+        raise BadRemarks()
+    try:
+        text.encode()
+        tidy = json.dumps(
+            [{"key": clean(pair["key"]), "value": clean(pair["value"])} for pair in pairs],
+            ensure_ascii=False,
+        )
+        tidy.encode()
+    except UnicodeEncodeError as error:
+        raise BadRemarks() from error
+    if len(tidy) > 4096:
+        raise TooLong(field="备注", most=4096)
+    return tidy
+
+
+def remark_about(ctx: Context, who: Caller, friend_id: int) -> Remark | None:
+    """What the caller noted about a person."""
+    row = ctx.tx.one(
+        select(remark.c.name, remark.c.phone, remark.c.others).where(
+            remark.c.owner_id == who.account_id, remark.c.friend_id == friend_id
+        )
+    )
+    return None if row is None else Remark(*row)

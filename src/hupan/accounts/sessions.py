@@ -1,0 +1,208 @@
+"""Sessions: a token is handed out once, kept as a hash, and dies in many ways."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+
+from sqlalchemy import case, delete, select, update
+
+from hupan.accounts import devices
+from hupan.accounts.context import Caller, Context, aside
+from hupan.accounts.tables import account, known_device, session
+
+__all__ = [
+    "admit",
+    "end",
+    "end_all",
+    "new_token",
+    "open_session",
+    "shape",
+    "sweep",
+    "token_hash",
+    "well_formed",
+]
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#: 22 random characters are 130 bits; 6 more hold a CRC-32 of them.
+RANDOM, CHECK = 22, 6
+#: How old a session's last-seen may be before it is written anew, in seconds.
+TOUCH = 300
+LONGEST_PLATFORM = 400
+KNOWN_DEVICES = 50
+DAY = 86_400
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def new_token(ctx: Context) -> str:
+    """A new token, shaped `8-4-4-12`, base62."""
+    return shape("".join(ALPHABET[ctx.world.random.below(62)] for _ in range(RANDOM)))
+
+
+def shape(secret: str) -> str:
+    """Put the checksum behind the random part, and the hyphens between."""
+    text = secret + _checksum(secret)
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:]))
+
+
+def well_formed(token: str) -> bool:
+    """Whether this can be a token at all; junk never reaches the database."""
+    parts = token.split("-")
+    if [len(part) for part in parts] != [8, 4, 4, 12] or not token.isascii():
+        return False
+    text = "".join(parts)
+    return text.isalnum() and _checksum(text[:RANDOM]) == text[RANDOM:]
+
+
+def _checksum(secret: str) -> str:
+    rest, text = zlib.crc32(secret.encode()), ""
+    for _ in range(CHECK):
+        rest, place = divmod(rest, 62)
+        text += ALPHABET[place]
+    return text
+
+
+def token_hash(token: str) -> bytes:
+    """What the database keeps of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+# ---------------------------------------------------------------- coming in
+
+
+def open_session(
+    ctx: Context, account_id: int, device_id: str, platform: str, *, by: str, token: str = ""
+) -> str:
+    """Start a session. Others live on; past the limit the longest idle leaves."""
+    ctx.tx.begin()
+    # Writing the account first makes parallel logins of one account wait for each other.
+    ctx.tx.run(
+        update(account)
+        .where(account.c.id == account_id)
+        .values(last_login_at=ctx.now, last_seen_at=ctx.now)
+    )
+    token = token or new_token(ctx)
+    ctx.tx.run(
+        session.insert().values(
+            account_id=account_id,
+            token_hash=token_hash(token),
+            device_id=device_id,
+            platform=platform[:LONGEST_PLATFORM],
+            created_at=ctx.now,
+            seen_at=ctx.now,
+        )
+    )
+    mine = select(session.c.id).where(session.c.account_id == account_id)
+    staying = mine.order_by(session.c.seen_at.desc(), session.c.id.desc())
+    ctx.tx.run(
+        delete(session).where(
+            session.c.account_id == account_id,
+            session.c.id.not_in(staying.limit(ctx.settings.max_sessions).scalar_subquery()),
+        )
+    )
+    if device_id:
+        _remember_device(ctx, account_id, device_id)
+    count_day(ctx, account_id)
+    ctx.note("login", account_id, by=by, platform=platform[:64])
+    return token
+
+
+def _remember_device(ctx: Context, account_id: int, device_id: str) -> None:
+    insert = ctx.tx.insert(known_device).values(
+        account_id=account_id, device_id=device_id, first_at=ctx.now, last_at=ctx.now
+    )
+    ctx.tx.run(
+        insert.on_conflict_do_update(
+            index_elements=[known_device.c.account_id, known_device.c.device_id],
+            set_={"last_at": ctx.now},
+        )
+    )
+    mine = known_device.c.account_id == account_id
+    oldest_kept = (
+        select(known_device.c.last_at)
+        .where(mine)
+        .order_by(known_device.c.last_at.desc())
+        .offset(KNOWN_DEVICES)
+        .limit(1)
+        .scalar_subquery()
+    )
+    ctx.tx.run(delete(known_device).where(mine, known_device.c.last_at <= oldest_kept))
+
+
+# ---------------------------------------------------------------- being in
+
+
+def admit(ctx: Context, token: str) -> Caller | None:
+    """Find the live session of a token, and count that its owner was here."""
+    if not well_formed(token):
+        return None
+    idle = ctx.now - ctx.settings.session_idle_days * DAY
+    born = ctx.now - ctx.settings.session_life_days * DAY
+    row = ctx.tx.one(
+        select(
+            session.c.id,
+            session.c.account_id,
+            session.c.device_id,
+            session.c.seen_at,
+            session.c.coin_anchor,
+            account.c.vip_until,
+        )
+        .join(account, account.c.id == session.c.account_id)
+        .where(
+            session.c.token_hash == token_hash(token),
+            session.c.seen_at > idle,
+            session.c.created_at > born,
+            account.c.banned_until <= ctx.now,
+            account.c.deleted_at == 0,
+        )
+    )
+    if row is None:
+        return None
+    if ctx.now - row.seen_at >= TOUCH or ctx.world.day(row.seen_at) != ctx.world.day(ctx.now):
+        with aside(ctx):
+            alive = ctx.tx.run(
+                update(session).where(session.c.id == row.id).values(seen_at=ctx.now)
+            )
+            if alive:
+                count_day(ctx, row.account_id)
+    return Caller(row.account_id, row.id, row.device_id, row.vip_until, row.coin_anchor)
+
+
+def count_day(ctx: Context, account_id: int) -> None:
+    """Count this local day once; a day without a visit ends the row of consecutive days."""
+    today = ctx.world.day(ctx.now)
+    ctx.tx.run(
+        update(account)
+        .where(account.c.id == account_id, account.c.last_day < today)
+        .values(
+            online_days=account.c.online_days + 1,
+            streak_days=case((account.c.last_day == today - 1, account.c.streak_days + 1), else_=1),
+            last_day=today,
+        )
+    )
+    ctx.tx.run(update(account).where(account.c.id == account_id).values(last_seen_at=ctx.now))
+
+
+# ---------------------------------------------------------------- going out
+
+
+def end(ctx: Context, who: Caller) -> None:
+    """End exactly this session; what the device was to be told goes with its last session."""
+    ctx.tx.run(delete(session).where(session.c.id == who.session_id))
+    devices.settle(ctx, who.account_id, who.device_id)
+    ctx.note("logout", who.account_id)
+
+
+def end_all(ctx: Context, account_id: int) -> None:
+    """End every session of an account."""
+    ctx.tx.run(delete(session).where(session.c.account_id == account_id))
+    ctx.note("all-sessions-ended", account_id)
+
+
+def sweep(ctx: Context) -> None:
+    """Drop sessions that are over: idle or old."""
+    idle = ctx.now - ctx.settings.session_idle_days * DAY
+    born = ctx.now - ctx.settings.session_life_days * DAY
+    ctx.tx.run(delete(session).where((session.c.seen_at <= idle) | (session.c.created_at <= born)))

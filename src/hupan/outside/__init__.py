@@ -1,0 +1,1 @@
+"""What may fail: the database, the post, the clock, and pictures."""

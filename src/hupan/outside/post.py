@@ -1,0 +1,162 @@
+"""Takes letters out of the outbox and sends them, after the commit and off every request.
+
+A relay that is slow or dead delays nobody: requests only write rows. Each channel is a coroutine
+that returns when a letter left and raises when it did not; further channels are further entries of
+`CHANNELS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from email.message import EmailMessage
+
+import aiosmtplib
+
+from hupan.accounts import outbox
+from hupan.accounts.context import Actor, World, operation
+from hupan.accounts.outbox import Letter
+from hupan.accounts.refusals import Refusal
+from hupan.settings import Settings
+
+__all__ = ["CHANNELS", "Bell", "Post"]
+
+log = logging.getLogger(__name__)
+
+#: How often the outbox is looked at without being called, in seconds: other processes write too.
+IDLE = 1.0
+
+
+class Bell:
+    """Rung from any thread when something was queued."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event: asyncio.Event | None = None
+
+    def attach(self) -> None:
+        """Listen in the running loop."""
+        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
+
+    def ring(self) -> None:
+        """Something was queued."""
+        if self._loop is not None and self._event is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float) -> None:
+        """Until the next ring, or so long."""
+        assert self._event is not None, "attach first"
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return
+        self._event.clear()
+
+
+async def _to_console(letter: Letter, settings: Settings) -> None:
+    line = f"[{letter.channel}] {letter.destination}: {letter.text}\n"
+    await asyncio.to_thread(sys.stdout.write, line)
+    sys.stdout.flush()
+
+
+async def _to_file(letter: Letter, settings: Settings) -> None:
+    line = json.dumps(
+        {
+            "id": letter.id,
+            "at": letter.created_at,
+            "channel": letter.channel,
+            "to": letter.destination,
+            "purpose": letter.purpose,
+            "text": letter.text,
+        },
+        ensure_ascii=False,
+    )
+
+    def append() -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        path = settings.data_dir / "outbox.jsonl"
+        with os.fdopen(os.open(path, flags, 0o600), "a") as file:
+            file.write(line + "\n")
+
+    await asyncio.to_thread(append)
+
+
+async def _to_smtp(letter: Letter, settings: Settings) -> None:
+    mail = EmailMessage()
+    mail["From"] = settings.smtp_from or settings.smtp_user
+    mail["To"] = letter.destination
+    mail["Subject"] = letter.subject
+    # The same id for every attempt, so that a receiver can drop a second copy.
+    mail["Message-ID"] = f"<{letter.id}.{letter.created_at}@hupan>"
+    mail.set_content(letter.text)
+    await aiosmtplib.send(
+        mail,
+        hostname=settings.smtp_host,
+        port=settings.smtp_port,
+        username=settings.smtp_user or None,
+        password=settings.smtp_password.get_secret_value() or None,
+        use_tls=settings.smtp_security == "tls",
+        start_tls=settings.smtp_security == "starttls",
+        timeout=settings.smtp_timeout,
+    )
+
+
+Send = Callable[[Letter, Settings], Awaitable[None]]
+CHANNELS: dict[str, Send] = {"console": _to_console, "file": _to_file, "smtp": _to_smtp}
+
+
+class Post:
+    """The sender of one process."""
+
+    def __init__(self, world: World, bell: Bell) -> None:
+        self.world = world
+        self.bell = bell
+        self.actor = Actor("post")
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        self.bell.attach()
+        while True:
+            try:
+                letters = await asyncio.to_thread(self._claim)
+            except Refusal:
+                # The database is away or busy; the letters wait in it.
+                letters = []
+            except Exception:
+                log.exception("the outbox cannot be read")
+                letters = []
+            if letters:
+                await asyncio.gather(*(self._send(letter) for letter in letters))
+            else:
+                await self.bell.wait(IDLE)
+
+    async def _send(self, letter: Letter) -> None:
+        settings = self.world.settings
+        names = settings.deliver_sms if letter.channel == "sms" else settings.deliver_email
+        error = "" if names else "no channel is configured"
+        for name in names:
+            try:
+                await CHANNELS[name](letter, settings)
+            except (OSError, aiosmtplib.SMTPException, TimeoutError) as failure:
+                # The class says enough; a relay's own words may repeat the letter.
+                error = f"{name}: {type(failure).__name__}"
+                log.warning("letter %s did not leave by %s", letter.id, error)
+        try:
+            await asyncio.to_thread(self._settle, letter, error)
+        except Refusal:
+            log.warning("letter %s is sent again, its state could not be written", letter.id)
+
+    def _claim(self) -> list[Letter]:
+        with operation(self.world, self.actor) as ctx:
+            return outbox.claim(ctx)
+
+    def _settle(self, letter: Letter, error: str) -> None:
+        with operation(self.world, self.actor) as ctx:
+            if error:
+                outbox.failed(ctx, letter, error)
+            else:
+                outbox.sent(ctx, letter)

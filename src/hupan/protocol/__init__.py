@@ -1,0 +1,10 @@
+"""What is said on the wire: one table of rows, their messages, and the codecs.
+
+Nothing in this package knows a server, a client, a rule or a database.
+"""
+
+from hupan.protocol.message import Message
+from hupan.protocol.table import Auth, Certainty, Host, Row, Wire, rows
+from hupan.protocol.wire import Refused
+
+__all__ = ["Auth", "Certainty", "Host", "Message", "Refused", "Row", "Wire", "rows"]

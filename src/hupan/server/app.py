@@ -1,0 +1,134 @@
+"""Composition: the world is put together here, and the two hosts are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from hupan.accounts.context import Clock, Random, World
+from hupan.outside.chance import SystemClock, SystemRandom
+from hupan.outside.database import SqlDatabase
+from hupan.outside.keys import load_key
+from hupan.outside.post import Bell
+from hupan.protocol import Host
+from hupan.protocol.wire import LARGEST_BODY, Format, encode_refusal
+from hupan.server import health, pages
+from hupan.server.door import Ask, Door, Lanes
+from hupan.settings import Settings
+
+__all__ = ["App", "Hosts", "build_hosts", "build_world"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: A body beyond this is not even read to its end.
+LARGEST_READ = 16 * LARGEST_BODY
+
+
+def build_world(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    random: Random | None = None,
+    key: bytes | None = None,
+) -> tuple[World, Bell]:
+    """Open everything outside the rules. The bell is what the world rings when it queues."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    bell = Bell()
+    world = World(
+        settings=settings,
+        database=SqlDatabase(settings.sqlalchemy_url, threads=settings.threads),
+        clock=clock or SystemClock(),
+        random=random or SystemRandom(),
+        key=key or load_key(settings),
+        wake=bell.ring,
+    )
+    return world, bell
+
+
+class App:
+    """The ASGI face of one host: the wire by the door, everything else by the pages."""
+
+    def __init__(self, door: Door, other: Starlette) -> None:
+        self.door = door
+        self.other = other
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in self.door.rows:
+            await self.other(scope, receive, send)
+            return
+        body = await _read(receive)
+        client = scope.get("client")
+        reply = await self.door.handle(
+            Ask(
+                method=scope["method"],
+                path=scope["path"],
+                query=scope["query_string"].decode("latin-1"),
+                headers={
+                    name.decode("latin-1").lower(): value.decode("latin-1")
+                    for name, value in scope["headers"]
+                },
+                body=body,
+                peer=client[0] if client else "",
+            )
+        )
+        headers = [(name.encode(), value.encode()) for name, value in reply.headers]
+        if reply.status != 204:
+            headers.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _read(receive: Receive) -> bytes:
+    """Read a body. One that is too large is read on for a while, so that the refusal arrives."""
+    body, size = b"", 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if len(body) <= LARGEST_BODY:
+            body += part
+        if not message.get("more_body", False) or size > LARGEST_READ:
+            return body
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The two listeners of a server, and what they share."""
+
+    world: World
+    api: App
+    web: App
+    lanes: Lanes
+
+
+def build_hosts(world: World, *, more_routes: list[BaseRoute] | None = None) -> Hosts:
+    """Make both hosts of one world. `more_routes` are the sandbox's, on the API host."""
+    lanes = Lanes(world.settings.threads, world.settings.workers)
+    language = world.settings.language
+
+    async def unknown(_: Request, error: Exception) -> Response:
+        text = "No such endpoint" if language == "en" else "接口不存在"
+        status = getattr(error, "status_code", 404)
+        body = encode_refusal(Format.JSON, 0, status, text)
+        return Response(body, status, media_type=Format.JSON.value)
+
+    def others(*routes: BaseRoute) -> Starlette:
+        return Starlette(
+            routes=[*health.routes(world), *routes],
+            exception_handlers={404: unknown, 405: unknown},
+        )
+
+    return Hosts(
+        world=world,
+        api=App(Door(world, Host.API, lanes), others(*(more_routes or []))),
+        web=App(Door(world, Host.WEB, lanes), others(*pages.routes(world))),
+        lanes=lanes,
+    )
