@@ -73,7 +73,7 @@ def quirk(name: str, reason: str, *, also: str | None = None) -> Quirk:
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1), Scalar("int32")]
 UInt64 = Annotated[int, Meta(ge=0, le=2**63 - 1), Scalar("uint64")]
-Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+Text = str
 #: An amount of coins as the wire shows it: a JSON number or a double, two decimals.
 Coin = float
 

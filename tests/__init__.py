@@ -1,0 +1,1 @@
+"""The tests: through the front door, on real databases. Only post and clock are ours."""
