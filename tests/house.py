@@ -20,7 +20,8 @@ import httpx2
 from starlette.testclient import TestClient
 
 from hupan.accounts import captchas, outbox, people, sessions
-from hupan.accounts.context import Actor, Context, World, operation
+from hupan.accounts.context import Actor, Context, World
+from hupan.accounts.operation import operation
 from hupan.client import Client
 from hupan.protocol import Row
 from hupan.server.app import Hosts, build_hosts, build_world

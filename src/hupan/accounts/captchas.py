@@ -11,7 +11,8 @@ import hmac
 
 from sqlalchemy import delete
 
-from hupan.accounts.context import Context, World, aside
+from hupan.accounts.context import Context, World
+from hupan.accounts.operation import aside
 from hupan.accounts.refusals import WrongCaptcha
 from hupan.accounts.tables import spent_captcha
 

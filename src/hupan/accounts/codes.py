@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 
 from hupan.accounts import captchas, limits, outbox, people
-from hupan.accounts.context import Context, aside
+from hupan.accounts.context import Context
+from hupan.accounts.operation import aside
 from hupan.accounts.refusals import CodeClosed, SentTooOften, TooManyRequests, WrongCode
 from hupan.accounts.tables import code, rate
 

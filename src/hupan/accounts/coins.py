@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
 
-from hupan.accounts.context import Caller, Context, aside
+from hupan.accounts.context import Caller, Context
+from hupan.accounts.operation import aside
 from hupan.accounts.refusals import (
     AlreadyReversed,
     BadAmount,

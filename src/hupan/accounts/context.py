@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
@@ -28,7 +28,6 @@ __all__ = [
     "Source",
     "Transaction",
     "World",
-    "operation",
 ]
 
 
@@ -183,32 +182,3 @@ class Context:
     def note(self, action: str, account_id: int = 0, **detail: object) -> None:
         """Put a row into the audit, in this very transaction."""
         self.notes.append((action, account_id, detail))
-
-
-@contextmanager
-def operation(
-    world: World, actor: Actor | None = None, source: Source | None = None
-) -> Iterator[Context]:
-    """Run rules as one unit: all of it is committed at the end, or nothing.
-
-    This is the only place where a commit is made. The audit is written last, because its chain is
-    the one row that every writer needs.
-    """
-    from hupan.accounts import audit
-
-    with world.database.transaction() as tx:
-        ctx = Context(world, tx, actor or Actor("nobody"), source or Source())
-        yield ctx
-        audit.flush(ctx)
-    if ctx.posted:
-        world.wake()
-
-
-@contextmanager
-def aside(ctx: Context) -> Iterator[None]:
-    """Write something that stays even when the rest of the call is refused."""
-    from hupan.accounts import audit
-
-    with ctx.tx.aside():
-        yield
-        audit.flush(ctx)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from sqlalchemy import case, delete, or_, select, update
 
-from hupan.accounts.context import Context, aside
+from hupan.accounts.context import Context
+from hupan.accounts.operation import aside
 from hupan.accounts.refusals import Locked, Refusal, TooManyTries
 from hupan.accounts.tables import failure, rate
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import update
 
 from hupan.accounts import codes, contact, devices, invites, limits, passwords, people, sessions
-from hupan.accounts.context import Context, aside
+from hupan.accounts.context import Context
+from hupan.accounts.operation import aside
 from hupan.accounts.refusals import (
     PhoneTaken,
     RegistrationClosed,

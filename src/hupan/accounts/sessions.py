@@ -8,7 +8,8 @@ import zlib
 from sqlalchemy import case, delete, select, update
 
 from hupan.accounts import devices
-from hupan.accounts.context import Caller, Context, aside
+from hupan.accounts.context import Caller, Context
+from hupan.accounts.operation import aside
 from hupan.accounts.tables import account, known_device, session
 
 __all__ = [

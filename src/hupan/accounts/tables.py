@@ -166,7 +166,7 @@ code = Table(
 rate = Table(
     "rate",
     metadata,
-    Column("key", String(400), primary_key=True),
+    Column("key", String(500), primary_key=True),
     number("opened_at", None),
     number("taken", None),
 )
@@ -175,7 +175,7 @@ rate = Table(
 failure = Table(
     "failure",
     metadata,
-    Column("key", String(500), primary_key=True),
+    Column("key", String(700), primary_key=True),
     number("failures", None),
     number("until", 0),
 )

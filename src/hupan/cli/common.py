@@ -55,7 +55,8 @@ def read_settings(**flags: Any) -> Settings:
 @contextmanager
 def operator() -> Iterator[Context]:
     """Work by the same rules as the wire, with the operator as the actor in the audit."""
-    from hupan.accounts.context import Actor, operation
+    from hupan.accounts.context import Actor
+    from hupan.accounts.operation import operation
     from hupan.accounts.refusals import Refusal
     from hupan.migrations import HEAD, current
     from hupan.outside.database import SqlDatabase

@@ -68,7 +68,8 @@ def dev(
 def _dev(settings: object) -> None:
     import asyncio
 
-    from hupan.accounts.context import Actor, operation
+    from hupan.accounts.context import Actor
+    from hupan.accounts.operation import operation
     from hupan.migrations import upgrade
     from hupan.sandbox import people, routes
     from hupan.server import logs

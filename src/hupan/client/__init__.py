@@ -17,7 +17,7 @@ import httpx2
 
 from hupan.protocol import Message, Refused, Row
 from hupan.protocol.misc import Misc
-from hupan.protocol.table import AsyncCaller, Host, SyncCaller
+from hupan.protocol.row import AsyncCaller, Host, SyncCaller
 from hupan.protocol.user import Invite, User
 from hupan.protocol.verification import Verification
 from hupan.protocol.web import Web

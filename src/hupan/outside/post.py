@@ -18,7 +18,8 @@ from email.message import EmailMessage
 import aiosmtplib
 
 from hupan.accounts import outbox
-from hupan.accounts.context import Actor, World, operation
+from hupan.accounts.context import Actor, World
+from hupan.accounts.operation import operation
 from hupan.accounts.outbox import Letter
 from hupan.accounts.refusals import Refusal
 from hupan.settings import Settings

@@ -12,7 +12,8 @@ from google.protobuf import descriptor_pb2
 
 from hupan import __version__
 from hupan.protocol.message import Field, Message, Nothing, fields
-from hupan.protocol.table import Auth, Host, Row, Wire, rows, walk
+from hupan.protocol.row import Auth, Host, Row, Wire, walk
+from hupan.protocol.table import rows
 from hupan.protocol.wire import protobuf_file
 
 __all__ = ["files", "openapi", "proto", "table"]

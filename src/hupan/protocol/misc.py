@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hupan.protocol.message import Message, Nothing, Text
-from hupan.protocol.table import Auth, Certainty, Module, Row
+from hupan.protocol.row import Auth, Certainty, Module, Row
 
 
 class Distribution(Message, rename="camel"):

@@ -22,7 +22,7 @@ from hupan.protocol.message import (
     at,
     quirk,
 )
-from hupan.protocol.table import Auth, Certainty, Module, Row, Wire
+from hupan.protocol.row import Auth, Certainty, Module, Row, Wire
 
 MIRRORED = Quirk(
     "mirrored_format",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hupan.protocol.message import Message, Nothing, Quirk, Text
-from hupan.protocol.table import Auth, Certainty, Module, Row
+from hupan.protocol.row import Auth, Certainty, Module, Row
 
 CAPTCHA_AS_CODE = Quirk(
     "captcha_as_code", "`id` and `code` are the picture and what a person read in it."

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from hupan.protocol.message import Coin, Int, Message, Nothing, Quirk, Text, quirk
-from hupan.protocol.table import Auth, Certainty, Host, Module, Row
+from hupan.protocol.row import Auth, Certainty, Host, Module, Row
 
 
 class WebMe(Message, rename="camel"):

@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
 from hupan.protocol.message import LONGEST_TEXT, Message, Nothing, fields
-from hupan.protocol.table import Row, Wire, rows
+from hupan.protocol.row import Row, Wire
+from hupan.protocol.table import rows
 
 __all__ = [
     "DONE",

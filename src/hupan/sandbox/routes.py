@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hupan.accounts import captchas, contact, outbox
-from hupan.accounts.context import World, operation
+from hupan.accounts.context import World
+from hupan.accounts.operation import operation
 from hupan.accounts.refusals import Refusal
 
 __all__ = ["routes"]

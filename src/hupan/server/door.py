@@ -21,9 +21,10 @@ from typing import Any
 import structlog
 
 from hupan.accounts import sessions
-from hupan.accounts.context import Actor, Context, Source, World, operation
+from hupan.accounts.context import Actor, Context, Source, World
+from hupan.accounts.operation import operation
 from hupan.accounts.refusals import BadParameters, Busy, NotLoggedIn, Refusal
-from hupan.protocol.table import Auth, Host, Row
+from hupan.protocol.row import Auth, Host, Row
 from hupan.protocol.wire import (
     LARGEST_BODY,
     Format,

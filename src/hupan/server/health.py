@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hupan.accounts import limits
-from hupan.accounts.context import World, operation
+from hupan.accounts.context import World
+from hupan.accounts.operation import operation
 from hupan.accounts.refusals import Refusal, TooManyRequests
 from hupan.migrations import HEAD, current
 from hupan.outside.database import SqlDatabase

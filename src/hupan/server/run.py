@@ -17,7 +17,8 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from hupan.accounts import captchas, limits, passwords, sessions
-from hupan.accounts.context import Actor, World, operation
+from hupan.accounts.context import Actor, World
+from hupan.accounts.operation import operation
 from hupan.accounts.refusals import Refusal
 from hupan.outside.post import Bell, Post
 from hupan.server import logs

@@ -149,7 +149,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "failure",
-        sa.Column("key", sa.String(length=500), nullable=False),
+        sa.Column("key", sa.String(length=700), nullable=False),
         sa.Column("failures", sa.BigInteger(), nullable=False),
         sa.Column("until", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_failure")),
@@ -211,7 +211,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "rate",
-        sa.Column("key", sa.String(length=400), nullable=False),
+        sa.Column("key", sa.String(length=500), nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
         sa.Column("taken", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_rate")),

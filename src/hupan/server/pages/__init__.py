@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from hupan.accounts import contact, links, passwords
-from hupan.accounts.context import Context, World, operation
+from hupan.accounts.context import Context, World
+from hupan.accounts.operation import operation
 from hupan.accounts.refusals import BadLink, BadParameters, Refusal
 from hupan.protocol.wire import LARGEST_BODY
 
