@@ -14,10 +14,10 @@ import tomllib
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -176,6 +176,12 @@ class Settings(BaseSettings):
             if not RESERVED.match(destination) or not re.fullmatch(r"\d{6}", code):
                 raise ValueError("fixed codes are six digits, for reserved test numbers only")
         return value
+
+    @model_validator(mode="after")
+    def _fixed_codes_end(self) -> Self:
+        if self.test_codes and self.test_codes_until is None:
+            raise ValueError("test_codes need test_codes_until, the last day they are good for")
+        return self
 
     @property
     def zone(self) -> ZoneInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,11 +20,11 @@ from hupan.accounts.refusals import (
     UnknownUser,
 )
 from hupan.accounts.tables import account, profile, remark
+from hupan.accounts.texts import clean, short
 
 __all__ = [
     "PersonalData",
     "Remark",
-    "clean",
     "data",
     "remark_about",
     "rename",
@@ -39,8 +38,6 @@ LONGEST_NAME = 32
 LONGEST_URL = 2048
 #: 1900-01-01 and 2100-01-01; 0 is "never told".
 EARLIEST_BIRTHDAY, LATEST_BIRTHDAY = -2_208_988_800, 4_102_444_800
-#: Invisible characters that nonetheless shape what is seen: emoji sequences need the joiner.
-_KEPT = {"\u200d", "\ufe0f", "\ufe0e"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +62,6 @@ class Remark:
     name: str
     phone: str
     others: str
-
-
-def clean(text: str, *, lines: bool = False) -> str:
-    """Take control, bidirectional and zero-width characters out of a text that is displayed."""
-    kept = (
-        char
-        for char in text
-        if char in _KEPT
-        or (lines and char == "\n")
-        or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")
-    )
-    # A joiner that joins nothing is as invisible as the rest.
-    return "".join(kept).strip().strip("".join(_KEPT)).strip()
-
-
-def _short(text: str, most: int, field: str, *, lines: bool = False) -> str:
-    text = clean(text, lines=lines)
-    if len(text) > most:
-        raise TooLong(field=field, most=most)
-    return text
 
 
 # ---------------------------------------------------------------- name and picture
@@ -170,13 +147,13 @@ def save_data(
     if not EARLIEST_BIRTHDAY <= birthday <= LATEST_BIRTHDAY:
         raise BadBirthday()
     values = {
-        "introduction": _short(introduction, 500, "简介", lines=True),
+        "introduction": short(introduction, 500, "简介", lines=True),
         "gender": gender,
         "birthday": birthday,
-        "province": _short(province, 64, "省份"),
-        "city": _short(city, 64, "城市"),
-        "district": _short(district, 64, "地区"),
-        "location_code": _short(location_code, 16, "地区代码"),
+        "province": short(province, 64, "省份"),
+        "city": short(city, 64, "城市"),
+        "district": short(district, 64, "地区"),
+        "location_code": short(location_code, 16, "地区代码"),
         "updated_at": ctx.now,
     }
     insert = ctx.tx.insert(profile).values(account_id=account_id, **values)
@@ -194,8 +171,8 @@ def save_remark(
     if friend is None:
         raise UnknownUser()
     values = {
-        "name": _short(name, 64, "备注名"),
-        "phone": _short(phone, 64, "电话"),
+        "name": short(name, 64, "备注名"),
+        "phone": short(phone, 64, "电话"),
         "others": _pairs(others),
     }
     insert = ctx.tx.insert(remark).values(owner_id=who.account_id, friend_id=friend.id, **values)

@@ -11,6 +11,7 @@ from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.operation import aside
 from hupan.accounts.tables import account, known_device, session
+from hupan.accounts.texts import clean
 
 __all__ = [
     "admit",
@@ -90,7 +91,7 @@ def open_session(
             account_id=account_id,
             token_hash=token_hash(token),
             device_id=device_id,
-            platform=platform[:LONGEST_PLATFORM],
+            platform=clean(platform)[:LONGEST_PLATFORM],
             created_at=ctx.now,
             seen_at=ctx.now,
         )
@@ -106,7 +107,7 @@ def open_session(
     if device_id:
         _remember_device(ctx, account_id, device_id)
     count_day(ctx, account_id)
-    ctx.note("login", account_id, by=by, platform=platform[:64])
+    ctx.note("login", account_id, by=by, platform=clean(platform)[:64])
     return token
 
 
@@ -163,11 +164,9 @@ def admit(ctx: Context, token: str) -> Caller | None:
         return None
     if ctx.now - row.seen_at >= TOUCH or ctx.world.day(row.seen_at) != ctx.world.day(ctx.now):
         with aside(ctx):
-            alive = ctx.tx.run(
-                update(session).where(session.c.id == row.id).values(seen_at=ctx.now)
-            )
-            if alive:
-                count_day(ctx, row.account_id)
+            # The account comes before its sessions, as in every other writer of both.
+            count_day(ctx, row.account_id)
+            ctx.tx.run(update(session).where(session.c.id == row.id).values(seen_at=ctx.now))
     return Caller(row.account_id, row.id, row.device_id, row.vip_until, row.coin_anchor)
 
 

@@ -59,8 +59,9 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Open an account. With an e-mail address, print a one-time link to choose a password."""
-    from hupan.accounts import contact, people, profile
+    from hupan.accounts import contact, people
     from hupan.accounts.refusals import EmailTaken, PhoneTaken
+    from hupan.accounts.texts import clean
 
     if not phone and not email:
         fail("give --phone or --email")
@@ -71,7 +72,7 @@ def create(
             raise PhoneTaken()
         if address and people.by_email(ctx, address):
             raise EmailTaken()
-        made = people.create(ctx, phone=number, email=address, name=profile.clean(name)[:32])
+        made = people.create(ctx, phone=number, email=address, name=clean(name)[:32])
         told = {"id": str(made)}
         if address:
             told["setup_link"] = _link(ctx, made)

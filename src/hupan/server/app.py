@@ -129,6 +129,6 @@ def build_hosts(world: World, *, more_routes: list[BaseRoute] | None = None) -> 
     return Hosts(
         world=world,
         api=App(Door(world, Host.API, lanes), others(*(more_routes or []))),
-        web=App(Door(world, Host.WEB, lanes), others(*pages.routes(world))),
+        web=App(Door(world, Host.WEB, lanes), others(*pages.routes(world, lanes))),
         lanes=lanes,
     )
