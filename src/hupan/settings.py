@@ -29,8 +29,15 @@ from pydantic_settings import (
 __all__ = ["Settings", "SettingsError", "load"]
 
 PREFIX = "HUPAN_"
-#: Variables that say where settings are read from, rather than being settings.
-PLACES = {"HUPAN_CONFIG", "HUPAN_SECRETS_DIR"}
+#: Variables that are not settings of a server.
+PLACES = {
+    "HUPAN_CONFIG",
+    "HUPAN_SECRETS_DIR",
+    # What the SDK on the command line reads.
+    "HUPAN_SERVER",
+    "HUPAN_WEB_SERVER",
+    "HUPAN_TOKEN",
+}
 #: Numbers and domains that no person owns here: only they may have fixed codes.
 RESERVED = re.compile(r"^(1380000\d{4}|1990000\d{4}|[^@]+@example\.(com|org|net))$")
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from hupan import __version__
-from hupan.cli import audit, coins, protocol, server, user
+from hupan.cli import audit, call, coins, protocol, server, user
 
 __all__ = ["app", "main"]
 
@@ -40,6 +40,9 @@ app.command()(server.serve)
 app.command()(server.dev)
 app.command()(server.migrate)
 app.command()(protocol.protocol)
+app.command()(call.login)
+app.command()(call.logout)
+app.add_typer(call.app, name="call")
 app.add_typer(user.app, name="user")
 app.add_typer(coins.app, name="coins")
 app.add_typer(audit.app, name="audit")
