@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hupan.accounts.people import Account
     from hupan.settings import Settings
 
-__all__ = ["fail", "find", "moment", "operator", "read_settings", "say"]
+__all__ = ["fail", "find", "moment", "operator", "read_moment", "read_settings", "say"]
 
 _SPAN = re.compile(r"^(\d+)([smhdwy])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
@@ -107,12 +107,15 @@ def moment(ctx: Context, span: str | None, until: str | None) -> int | None:
         if not match:
             fail(f"{span!r} is no span of time; write 30m, 12h, 7d, 2w or 1y")
         return ctx.now + int(match[1]) * _SECONDS[match[2]]
-    if until:
-        try:
-            when = datetime.fromisoformat(until)
-        except ValueError:
-            fail(f"{until!r} is no moment; write 2027-01-01 or 2027-01-01 08:00")
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=ctx.settings.zone)
-        return int(when.timestamp())
-    return None
+    return read_moment(until, ctx.settings) if until else None
+
+
+def read_moment(text: str, settings: Settings) -> int:
+    """Turn `2027-01-01 08:00`, in the configured time zone, into Unix seconds."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{text!r} is no moment; write 2027-01-01 or 2027-01-01 08:00")
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=settings.zone)
+    return int(when.timestamp())

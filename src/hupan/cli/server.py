@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hupan.cli.common import fail, read_settings
+from hupan.cli.common import fail, read_moment, read_settings
+
+if TYPE_CHECKING:
+    from hupan.settings import Settings
 
 __all__ = ["dev", "migrate", "serve"]
 
@@ -50,58 +53,50 @@ def dev(
     limits: Annotated[
         bool, typer.Option("--limits", help="Bound sends and logins per source, as production.")
     ] = False,
+    seed: Annotated[
+        str, typer.Option(help="Make thirty more people, and everything random, from this.")
+    ] = "",
+    freeze: Annotated[
+        str | None, typer.Option(help="Stop the clock at this moment: 2026-01-01 [08:00].")
+    ] = None,
 ) -> None:
-    """Run a stand-in with fixed people, whose post and captchas can be looked up."""
+    """Run a sandbox: fixed people, readable post, a clock to move, faults, a journal."""
     with tempfile.TemporaryDirectory(prefix="hupan-dev-") as folder:
-        _dev(
-            read_settings(
-                host=host,
-                port=port,
-                web_port=web_port,
-                data_dir=data or Path(folder),
-                limit_sources=limits,
-                log_format="console",
-            )
+        settings = read_settings(
+            host=host,
+            port=port,
+            web_port=web_port,
+            data_dir=data or Path(folder),
+            limit_sources=limits,
+            log_format="console",
+            log_level="warning",
         )
+        _dev(settings, seed, freeze)
 
 
-def _dev(settings: object) -> None:
+def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
     import asyncio
 
-    from hupan.accounts.context import Actor
-    from hupan.accounts.operation import operation
-    from hupan.migrations import upgrade
-    from hupan.sandbox import people, routes
+    from hupan.sandbox import terminal
+    from hupan.sandbox.clock import SandboxClock
+    from hupan.sandbox.routes import routes
+    from hupan.sandbox.stand import Stand
     from hupan.server import logs
-    from hupan.server.app import build_hosts, build_world
     from hupan.server.run import check_ports, serve
-    from hupan.settings import Settings, SettingsError
+    from hupan.settings import SettingsError
 
-    assert isinstance(settings, Settings)
     logs.configure(settings)
+    clock = SandboxClock()
+    if freeze is not None:
+        clock.freeze(read_moment(freeze, settings))
     try:
         check_ports(settings)
-        world, bell = build_world(settings)
+        stand = Stand(settings, seed=seed, clock=clock)
     except SettingsError as error:
         fail(str(error))
-    upgrade(settings.sqlalchemy_url)
-    with operation(world, Actor("sandbox")) as ctx:
-        people.seed(ctx)
-
-    def greet() -> None:
-        api, web = (f"http://{settings.host}:{port}" for port in (settings.port, settings.web_port))
-        print(f"\nHupan dev listens: API {api}  web {web}")
-        print(f"  codes     {api}/__dev/outbox?to=13800000001")
-        print(f"  captchas  {api}/__dev/captchas/ID\n")
-        print("  id       phone        e-mail              password     token")
-        for one in people.everybody():
-            print(
-                f"  {one.id}  {one.phone:<11}  {one.email:<18}  {one.password:<11}"
-                f"  {one.token:<31}  {one.note}"
-            )
-        print("", flush=True)
-
-    asyncio.run(serve(build_hosts(world, more_routes=routes.routes(world)), bell, ready=greet))
+    stand.open(routes(stand))
+    stand.listeners.append(terminal.show)
+    asyncio.run(serve(stand.hosts, stand.bell, ready=lambda: terminal.greet(settings)))
 
 
 def migrate(

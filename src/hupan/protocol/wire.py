@@ -28,12 +28,15 @@ __all__ = [
     "Refused",
     "Unreadable",
     "answer_format",
+    "class_of",
     "decode_answer",
     "decode_request",
     "encode_answer",
     "encode_refusal",
     "encode_request",
     "protobuf_file",
+    "request_format",
+    "trim",
 ]
 
 M = TypeVar("M", bound=Message)
@@ -119,7 +122,7 @@ def decode_request(row: Row[..., Q, Any], body: bytes, query: str, *, get: bool)
     if request_format(row, body) is Format.JSON:
         return _from_json_value(_load_json(body), request)
     try:
-        parsed = _class_of(request).FromString(body)
+        parsed = class_of(request).FromString(body)
     except DecodeError as error:
         raise Unreadable("malformed protobuf") from error
     return _checked(_from_protobuf(parsed, request))
@@ -221,7 +224,7 @@ def encode_data(row: Row[..., Any, A], answer: A) -> bytes:
     """
     if isinstance(answer, Nothing):
         return b""
-    inside: bytes = _class_of(row.answer)(**msgspec.to_builtins(answer)).SerializeToString()
+    inside: bytes = class_of(row.answer)(**msgspec.to_builtins(answer)).SerializeToString()
     if row.beside:
         return inside
     wrapper: bytes = _wrapper()(data=inside).SerializeToString()
@@ -250,7 +253,7 @@ def encode_request(row: Row[..., Q, Any], ask: Q) -> tuple[bytes, Format]:
         return msgspec.json.encode(ask), Format.JSON
     if isinstance(ask, Nothing):
         return b"", Format.PROTOBUF
-    data: bytes = _class_of(type(ask))(**msgspec.to_builtins(ask)).SerializeToString()
+    data: bytes = class_of(type(ask))(**msgspec.to_builtins(ask)).SerializeToString()
     return data, Format.PROTOBUF
 
 
@@ -277,7 +280,7 @@ def decode_answer(row: Row[..., Any, A], body: bytes, retry_after: int | None = 
         if row.answer is Nothing:
             return row.answer()
         inside = body if row.beside else _wrapper().FromString(body).data
-        return _from_protobuf(_class_of(row.answer).FromString(inside), row.answer)
+        return _from_protobuf(class_of(row.answer).FromString(inside), row.answer)
     except DecodeError as error:
         raise Unreadable("malformed protobuf") from error
 
@@ -305,7 +308,8 @@ def _from_protobuf(parsed: Protobuf, message: type[M]) -> M:
     return message(**values)
 
 
-def _class_of(message: type[Message]) -> Any:
+def class_of(message: type[Message]) -> Any:
+    """The protobuf class of a message, built from the same fields."""
     return _classes()[message.__name__]
 
 

@@ -13,11 +13,14 @@ from hupan.accounts import coins, devices, discovery, invites, medals, people, p
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.discovery import Advert
 from hupan.accounts.tables import account, bot, category, group_chat, outbox
+from hupan.sandbox.chance import SeededRandom
 
 __all__ = ["COUNT", "FIRST", "Person", "everybody", "seed"]
 
 FIRST = 7_000_001
 COUNT = 20
+#: How many more a seed makes.
+MORE = 30
 DAY = 86_400
 #: 2024-01-01 08:00:00 in Shanghai; person n registered n days later.
 BEGINNING = 1_704_067_200
@@ -78,8 +81,11 @@ def _token(number: int, device: int = 0) -> str:
     return sessions.shape(secret)
 
 
-def seed(ctx: Context) -> bool:
-    """Put everything in, unless it is there already. Returns whether it was put in."""
+def seed(ctx: Context, more: str = "") -> bool:
+    """Put everything in, unless it is there already. Returns whether it was put in.
+
+    `more` is a seed from which thirty further people are made, the same for the same seed.
+    """
     if ctx.tx.value(select(account.c.id).where(account.c.id == FIRST)) is not None:
         return False
     ctx.tx.begin()
@@ -87,9 +93,11 @@ def seed(ctx: Context) -> bool:
     weak = PasswordHasher(memory_cost=8, time_cost=1, parallelism=1)
     for number, person in enumerate(everybody(), start=1):
         _open(ctx, number, person, weak)
-    ctx.tx.renumber(account)
     _discovery(ctx)
     _stories(ctx)
+    if more:
+        _strangers(ctx, SeededRandom(more))
+    ctx.tx.renumber(account)
     return True
 
 
@@ -200,6 +208,34 @@ def _stories(ctx: Context) -> None:
     people.erase(ctx, erased)
     # Nothing of the above is post that anybody waits for.
     ctx.tx.run(delete(outbox))
+
+
+def _strangers(ctx: Context, random: SeededRandom) -> None:
+    """Further people, with whatever the seed gives them."""
+    syllables = "湖畔云山星河风雨晴雪竹松梅兰"
+
+    def pick(text: str, count: int) -> str:
+        return "".join(text[random.below(len(text))] for _ in range(count))
+
+    for number in range(COUNT + 1, COUNT + MORE + 1):
+        account_id = people.create(
+            ctx,
+            phone=f"138000001{number:02d}",
+            email=f"user{number}@example.com",
+            name=pick(syllables, 2 + random.below(3)),
+            account_id=FIRST + number - 1,
+        )
+        if random.below(3) == 0:
+            people.make_vip(ctx, account_id, ctx.now + random.below(400 * DAY))
+        for turn in range(random.below(6)):
+            coins.post(
+                ctx,
+                account_id,
+                10 + random.below(500),
+                typ=7,
+                reason="观看广告",
+                key=f"sandbox:{number}:{turn}",
+            )
 
 
 def _fill_in(ctx: Context, ids: list[int]) -> None:

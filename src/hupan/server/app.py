@@ -19,10 +19,10 @@ from hupan.outside.post import Bell
 from hupan.protocol import Host
 from hupan.protocol.wire import LARGEST_BODY, Format, encode_refusal
 from hupan.server import health, pages
-from hupan.server.door import Ask, Door, Lanes
+from hupan.server.door import Ask, Door, Lanes, Reply
 from hupan.settings import Settings
 
-__all__ = ["App", "Hosts", "build_hosts", "build_world"]
+__all__ = ["App", "Hosts", "Receive", "Scope", "Send", "build_hosts", "build_world"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,13 +60,29 @@ class App:
         self.door = door
         self.other = other
 
+    def knows(self, path: str) -> bool:
+        """Whether a path belongs to the wire."""
+        return path in self.door.rows
+
+    async def answer(self, ask: Ask) -> Reply:
+        """Answer a request of the wire."""
+        return await self.door.handle(ask)
+
+    async def send(self, reply: Reply, send: Send) -> None:
+        """Send an answer."""
+        headers = [(name.encode(), value.encode()) for name, value in reply.headers]
+        if reply.status != 204:
+            headers.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in self.door.rows:
+        if scope["type"] != "http" or not self.knows(scope["path"]):
             await self.other(scope, receive, send)
             return
         body = await _read(receive)
         client = scope.get("client")
-        reply = await self.door.handle(
+        reply = await self.answer(
             Ask(
                 method=scope["method"],
                 path=scope["path"],
@@ -79,11 +95,7 @@ class App:
                 peer=client[0] if client else "",
             )
         )
-        headers = [(name.encode(), value.encode()) for name, value in reply.headers]
-        if reply.status != 204:
-            headers.append((b"content-length", str(len(reply.body)).encode()))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        await self.send(reply, send)
 
 
 async def _read(receive: Receive) -> bytes:
@@ -109,8 +121,13 @@ class Hosts:
     lanes: Lanes
 
 
-def build_hosts(world: World, *, more_routes: list[BaseRoute] | None = None) -> Hosts:
-    """Make both hosts of one world. `more_routes` are the sandbox's, on the API host."""
+def build_hosts(
+    world: World,
+    *,
+    face: Callable[[Door, Starlette], App] = App,
+    more_routes: list[BaseRoute] | None = None,
+) -> Hosts:
+    """Make both hosts of one world. The sandbox brings a face and, for the API host, routes."""
     lanes = Lanes(world.settings.threads, world.settings.workers)
     language = world.settings.language
 
@@ -128,7 +145,7 @@ def build_hosts(world: World, *, more_routes: list[BaseRoute] | None = None) -> 
 
     return Hosts(
         world=world,
-        api=App(Door(world, Host.API, lanes), others(*(more_routes or []))),
-        web=App(Door(world, Host.WEB, lanes), others(*pages.routes(world, lanes))),
+        api=face(Door(world, Host.API, lanes), others(*(more_routes or []))),
+        web=face(Door(world, Host.WEB, lanes), others(*pages.routes(world, lanes))),
         lanes=lanes,
     )
