@@ -39,8 +39,8 @@ docs: setup ## Write the derived pages, proto/hupan.proto and the OpenAPI docume
 	$(BIN)/hupan protocol --write .
 
 lock: ## Resolve the newest versions into the lock (needs uv)
-	uv pip compile pyproject.toml --extra server --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o $(LOCK)
+	uv pip compile pyproject.toml --extra sandbox --group dev --universal --python-version 3.11 \
+	  --prerelease if-necessary-or-explicit --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o $(LOCK)
 
 clean: ## Remove what setup and the tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
