@@ -49,7 +49,10 @@ def in_coins(hundredths: int) -> float:
 @answers(User.captcha)
 def captcha(ctx: Context, ask: said.AskCaptcha) -> said.Captcha:
     captcha_id = captchas.new(ctx)
-    png = picture.draw(captchas.solution(ctx.world, captcha_id) or "")
+    png = picture.draw(
+        captchas.solution(ctx.world, captcha_id) or "",
+        ctx.world.derive("captcha-picture", captcha_id),
+    )
     return said.Captcha(
         b64s="data:image/png;base64," + base64.b64encode(png).decode(), id=captcha_id
     )
