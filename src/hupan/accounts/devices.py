@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from hupan.accounts.refusals import (
     BadDevice,
     BadIgnore,
     BadSwitch,
-    TooLong,
     UnknownDevice,
     VipOnly,
 )
@@ -30,9 +30,11 @@ __all__ = [
     "register",
     "registration",
     "settle",
+    "short_name",
 ]
 
-LONGEST_REGISTRATION = 255
+#: Longer names are shortened: clients put whole user agents here.
+LONGEST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,13 @@ class Ignored:
     updated_at: int
 
 
+def short_name(text: str) -> str:
+    """A device's or a registration's name as it is kept; a long one ends in its hash."""
+    if len(text) <= LONGEST:
+        return text
+    return text[: LONGEST - 64] + hashlib.sha256(text.encode()).hexdigest()
+
+
 def budget(ctx: Context, account_id: int, device_id: str) -> str:
     """The device's own budget of tries where the account knows it, else everybody's."""
     known = ctx.tx.value(
@@ -91,13 +100,17 @@ def listing(ctx: Context, who: Caller) -> list[Device]:
 
 def offline(ctx: Context, who: Caller, device_id: str) -> None:
     """End all sessions of one of the caller's devices."""
+    if not device_id:
+        # Without a name it would be every session that gave none.
+        raise BadDevice()
+    device_id = short_name(device_id)
     ended = ctx.tx.run(
         delete(session).where(
             session.c.account_id == who.account_id, session.c.device_id == device_id
         )
     )
     if not ended:
-        raise UnknownDevice() if device_id else BadDevice()
+        raise UnknownDevice()
     settle(ctx, who.account_id, device_id)
     ctx.note("device-offline", who.account_id, sessions=ended)
 
@@ -119,19 +132,17 @@ def settle(ctx: Context, account_id: int, device_id: str) -> None:
 # ---------------------------------------------------------------- push registrations
 
 
-def _check_registration(device_id: str, registration_id: str) -> None:
+def _names(device_id: str, registration_id: str) -> tuple[str, str]:
     if not device_id:
         raise BadDevice()
-    for name, text in (("deviceId", device_id), ("registrationId", registration_id)):
-        if len(text) > LONGEST_REGISTRATION:
-            raise TooLong(field=name, most=LONGEST_REGISTRATION)
+    return short_name(device_id), short_name(registration_id)
 
 
 def register(
     ctx: Context, who: Caller, device_id: str, registration_id: str, is_open: int, kind: int
 ) -> None:
     """Store what push service a device listens to, and whether it wants to hear."""
-    _check_registration(device_id, registration_id)
+    device_id, registration_id = _names(device_id, registration_id)
     if is_open not in (0, 1):
         raise BadSwitch()
     insert = ctx.tx.insert(notification).values(
@@ -153,7 +164,7 @@ def register(
 
 def registration(ctx: Context, who: Caller, device_id: str, registration_id: str) -> Registration:
     """Read a registration; one that was never stored is closed."""
-    _check_registration(device_id, registration_id)
+    device_id, registration_id = _names(device_id, registration_id)
     row = ctx.tx.one(
         select(
             notification.c.id,
@@ -187,8 +198,7 @@ def hide(ctx: Context, who: Caller, device_id: str, ignore: str) -> None:
     _check_vip(ctx, who)
     if not device_id:
         raise BadDevice()
-    if len(device_id) > LONGEST_REGISTRATION:
-        raise TooLong(field="deviceId", most=LONGEST_REGISTRATION)
+    device_id = short_name(device_id)
     if not re.fullmatch(r"[0-9,]{0,255}", ignore):
         raise BadIgnore()
     insert = ctx.tx.insert(module_ignore).values(
@@ -207,7 +217,8 @@ def hidden(ctx: Context, who: Caller, device_id: str) -> Ignored:
     _check_vip(ctx, who)
     row = ctx.tx.one(
         select(module_ignore.c.id, module_ignore.c.ignore, module_ignore.c.updated_at).where(
-            module_ignore.c.account_id == who.account_id, module_ignore.c.device_id == device_id
+            module_ignore.c.account_id == who.account_id,
+            module_ignore.c.device_id == short_name(device_id),
         )
     )
     return Ignored(0, "", 0) if row is None else Ignored(*row)

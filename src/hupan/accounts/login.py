@@ -10,7 +10,6 @@ from hupan.accounts.operation import aside
 from hupan.accounts.refusals import (
     PhoneTaken,
     RegistrationClosed,
-    TooLong,
     TooManyRequests,
     WrongPassword,
 )
@@ -18,14 +17,12 @@ from hupan.accounts.tables import account
 
 __all__ = ["by_code", "by_password"]
 
-LONGEST_DEVICE = 400
-
 
 def by_code(
     ctx: Context, mobile: str, guess: str, device_id: str, platform: str, invite_code: str = ""
 ) -> str:
     """Log in with a code; a first login opens the account. Returns the token."""
-    _check_device(device_id)
+    device_id = devices.short_name(device_id)
     phone = contact.phone(mobile)
     _count_login(ctx)
     who = people.by_phone(ctx, phone)
@@ -50,7 +47,7 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
 
     An unknown address costs the same work and gets the same answer as a wrong password.
     """
-    _check_device(device_id)
+    device_id = devices.short_name(device_id)
     address = contact.email(email)
     _count_login(ctx)
     who = people.by_email(ctx, address)
@@ -74,11 +71,6 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
         raise WrongPassword()
     people.refuse_banned(ctx, people.get(ctx, who.id))
     return sessions.open_session(ctx, who.id, device_id, platform, by="password")
-
-
-def _check_device(device_id: str) -> None:
-    if len(device_id) > LONGEST_DEVICE:
-        raise TooLong(field="deviceId", most=LONGEST_DEVICE)
 
 
 def _count_login(ctx: Context) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete, or_, select, update
 
 from hupan.accounts import links, outbox
 from hupan.accounts.context import Context
-from hupan.accounts.refusals import Banned, UnknownUser
+from hupan.accounts.refusals import Banned, BannedForGood, UnknownUser
 from hupan.accounts.tables import (
     account,
     account_medal,
@@ -166,10 +166,11 @@ def new_invite_code(ctx: Context) -> str:
 
 
 def refuse_banned(ctx: Context, who: Account) -> None:
-    """Raise `Banned` while a ban runs; it ends by itself, to the second."""
+    """Refuse while a ban runs; it ends by itself, to the second."""
     if who.banned_until > ctx.now:
-        forever = who.banned_until >= FOREVER
-        raise Banned(until="—" if forever else ctx.world.local_text(who.banned_until))
+        if who.banned_until >= FOREVER:
+            raise BannedForGood()
+        raise Banned(until=ctx.world.local_text(who.banned_until))
 
 
 def ban(ctx: Context, account_id: int, until: int, reason: str = "") -> None:

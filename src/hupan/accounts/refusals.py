@@ -73,6 +73,11 @@ class Banned(Refusal):
     en = "This account is banned until {until}"
 
 
+class BannedForGood(Refusal):
+    zh = "账号已被永久封禁"
+    en = "This account is banned for good"
+
+
 class RegistrationClosed(Refusal):
     zh = "本站暂不开放注册"
     en = "This server does not accept new accounts"

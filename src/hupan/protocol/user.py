@@ -291,7 +291,14 @@ class Devices(Message):
 class DeviceId(Message, rename="camel"):
     """Names a device."""
 
-    device_id: Text = ""
+    device_id: Annotated[
+        Text,
+        quirk(
+            "device_key_spelling",
+            "The document writes `device-id` at the logout, and some clients everywhere.",
+            also="device-id",
+        ),
+    ] = ""
 
 
 class SaveModuleIgnore(Message, rename="camel"):

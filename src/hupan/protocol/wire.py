@@ -167,7 +167,8 @@ def _from_json_value(value: Any, message: type[M]) -> M:
 
 
 def _loosen(value: Any, message: type[Message]) -> Any:
-    """Accept what clients really send: numbers for text, null for nothing, a second spelling.
+    """Accept what clients really send: numbers for text, booleans for switches, null for nothing,
+    a second spelling.
 
     (Text for numbers is msgspec's own lax mode.)
     """
@@ -186,6 +187,8 @@ def _loosen(value: Any, message: type[Message]) -> Any:
             found = [inside(item) for item in found] if isinstance(found, list) else inside(found)
         elif field.type is str and isinstance(found, int) and not isinstance(found, bool):
             found = str(found)
+        elif field.type is int and isinstance(found, bool):
+            found = int(found)
         loose[field.key] = found
     return loose
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
+from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from hupan.protocol.message import Nothing, fields
-from hupan.protocol.row import Auth, Row, Wire
+from hupan.protocol.row import Auth, Host, Row, Wire
 from hupan.protocol.table import rows
 from hupan.protocol.wire import (
     Format,
@@ -104,19 +108,13 @@ class Journal:
 
 def decode(row: Row[..., Any, Any] | None, ask: Ask, reply: Reply) -> tuple[Part, Part]:
     """Both sides of an exchange, as far as they can be read."""
-    request = Part(format=_format_name(row, ask), hex=ask.body.hex())
-    kind = dict(reply.headers).get("content-type", "")
-    answer = Part(format=kind.partition(";")[0], hex=reply.body.hex())
-    if row is None:
-        request.decoded = _json_or_none(ask.body)
-        answer.decoded = _json_or_none(reply.body)
-        return request, answer
-    try:
-        said = decode_request(row, ask.body, ask.query, get=ask.method == "GET")
-        request.decoded = msgspec.to_builtins(said)
-    except Unreadable:
-        request.decoded = None
-    answer.decoded = _decode_answer(row, reply)
+    headers = dict(reply.headers)
+    if headers.get("content-encoding") == "gzip":
+        reply = replace(reply, body=gzip.decompress(reply.body))
+    request = Part(format=_format_name(row, ask), hex=ask.body.hex(), decoded=_sent(row, ask))
+    kind = headers.get("content-type", "").partition(";")[0]
+    answer = Part(format=kind, hex=reply.body.hex())
+    answer.decoded = _json_or_none(reply.body) if row is None else _decode_answer(row, reply)
     return request, answer
 
 
@@ -126,10 +124,27 @@ def _format_name(row: Row[..., Any, Any] | None, ask: Ask) -> str:
     return (request_format(row, trim(ask.body)) if row else Format.JSON).value
 
 
+def _sent(row: Row[..., Any, Any] | None, ask: Ask) -> Any:
+    """What the client really sent, without the defaults that the server puts in."""
+    if ask.method == "GET":
+        return dict(parse_qsl(ask.query, keep_blank_values=True))
+    if not ask.body:
+        return {}
+    if row is None or request_format(row, trim(ask.body)) is Format.JSON:
+        return _json_or_none(trim(ask.body))
+    if row.request is Nothing:
+        return None
+    try:
+        parsed = class_of(row.request).FromString(ask.body)
+    except DecodeError:
+        return None
+    return {field.name: value for field, value in parsed.ListFields()}
+
+
 def _json_or_none(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -149,10 +164,10 @@ def _decode_answer(row: Row[..., Any, Any], reply: Reply) -> Any:
 # ---------------------------------------------------------------- warnings
 
 
-def warn(row: Row[..., Any, Any] | None, ask: Ask) -> list[str]:
-    """What a careful reader would say about a request."""
+def warn(row: Row[..., Any, Any] | None, ask: Ask, host: Host) -> list[str]:
+    """What a careful reader would say about a request that came to this host."""
     if row is None:
-        return _near(ask.path)
+        return _near(ask.path, host)
     found = []
     if ask.method not in row.methods:
         found.append(f"{ask.method} is not {' or '.join(row.methods)}")
@@ -164,11 +179,14 @@ def warn(row: Row[..., Any, Any] | None, ask: Ask) -> list[str]:
     if not ask.body or ask.method == "GET":
         return found
     if row.request is Nothing:
-        return [*found, "this endpoint takes no body"]
+        # Many clients send an empty object where there are no parameters.
+        return found if trim(ask.body) in (b"", b"{}") else [*found, "this endpoint takes no body"]
     body = trim(ask.body)
     format = request_format(row, body)
     claimed = ask.headers.get("content-type", "").partition(";")[0].strip()
-    if claimed and claimed != format.value:
+    # Only a claim that says the opposite: plain and form types are common, and harmless here.
+    claims = {"application/json": Format.JSON, "application/x-protobuf": Format.PROTOBUF}
+    if claims.get(claimed, format) is not format:
         found.append(f"the Content-Type says {claimed}, the body is {format.value}")
     if format is Format.JSON and row.wire is not Wire.JSON:
         found.append("JSON, where the document has protobuf")
@@ -180,7 +198,10 @@ def warn(row: Row[..., Any, Any] | None, ask: Ask) -> list[str]:
     return found + unknown(row, body)
 
 
-def _near(path: str) -> list[str]:
+def _near(path: str, host: Host) -> list[str]:
+    for row in rows():
+        if row.path == path:
+            return [f"this endpoint is on the {row.host.value} host, not on the {host.value} host"]
     close = difflib.get_close_matches(path, [row.path for row in rows()], n=1, cutoff=0.85)
     return [f"did you mean {close[0]}?"] if close else ["this endpoint is not of the user module"]
 
@@ -247,9 +268,9 @@ def as_sdk(entry: Entry) -> str:
     row = _find(entry)
     if row is None:
         return f"# {entry.path} is not an endpoint of the user module"
-    by_key = {field.key: field.name for field in fields(row.request)}
-    given = entry.request.decoded or {}
-    words = ", ".join(f"{by_key[key]}={value!r}" for key, value in given.items() if value)
+    names = {word: field.name for field in fields(row.request) for word in (field.key, field.name)}
+    given = entry.request.decoded if isinstance(entry.request.decoded, dict) else {}
+    words = ", ".join(f"{names[key]}={value!r}" for key, value in given.items() if key in names)
     return f"client.{row.name}({words})"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hupan.accounts.refusals import (
-    Banned,
+    BannedForGood,
     Refusal,
     RegistrationClosed,
     SentTooOften,
@@ -50,7 +50,7 @@ IDENTITIES = (
     ),
     Identity(
         "banned", "19900000004", "banned@example.com",
-        "the account is banned for good", enters=Banned(until="—"),
+        "the account is banned for good", enters=BannedForGood(),
     ),
     Identity(
         "limited", "19900000005", "limited@example.com",

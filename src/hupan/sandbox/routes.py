@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from hupan.accounts import captchas
 from hupan.accounts.outbox import Letter
 from hupan.protocol.wire import LARGEST_BODY
-from hupan.sandbox import magic, people
+from hupan.sandbox import magic, page, people
 from hupan.sandbox.clock import seconds_of
 from hupan.sandbox.faults import Fault
 from hupan.sandbox.journal import as_curl, as_pytest, as_sdk
@@ -190,6 +190,7 @@ def routes(stand: Stand) -> list[BaseRoute]:
         }
 
     return [
+        *page.routes(),
         Route("/__dev/outbox", _call(outbox)),
         Route("/__dev/outbox/wait", _call(wait)),
         Route("/__dev/captchas/{id}", _call(captcha)),

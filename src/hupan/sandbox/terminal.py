@@ -31,6 +31,13 @@ def greet(settings: Settings) -> None:
             f"  {one.id}  {one.phone:<11}  {one.email:<18}  {one.password:<11}"
             f"  {one.token:<31}  {one.note}"
         )
+    lines += [
+        "",
+        "  the first call:",
+        f"  curl -H 'token: {people.everybody()[0].token}' -H 'Accept: application/json'"
+        f" {api}/v1/user/info",
+        "  of production, the API host is chat-go.jwzhd.com and the web host chat-web-go.jwzhd.com",
+    ]
     lines += ["", "  numbers and addresses that always lead to one branch:"]
     lines += [f"  {one.phone}  {one.email:<24}  {one.note}" for one in magic.IDENTITIES]
     print("\n".join(lines), end="\n\n", flush=True)  # noqa: T201  # It is the terminal's part.

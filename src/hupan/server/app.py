@@ -17,9 +17,9 @@ from hupan.outside.database import SqlDatabase
 from hupan.outside.keys import load_key
 from hupan.outside.post import Bell
 from hupan.protocol import Host
-from hupan.protocol.wire import LARGEST_BODY, Format, encode_refusal
+from hupan.protocol.wire import LARGEST_BODY
 from hupan.server import health, pages
-from hupan.server.door import Ask, Door, Lanes, Reply
+from hupan.server.door import Ask, Door, Lanes, Reply, not_found
 from hupan.settings import Settings
 
 __all__ = ["App", "Hosts", "Receive", "Scope", "Send", "build_hosts", "build_world"]
@@ -28,6 +28,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+#: Paths that are the server's own, and no client's.
+OWN = ("/healthz", "/readyz", "/account/", "/__dev")
 #: A body beyond this is not even read to its end.
 LARGEST_READ = 16 * LARGEST_BODY
 
@@ -61,8 +63,8 @@ class App:
         self.other = other
 
     def knows(self, path: str) -> bool:
-        """Whether a path belongs to the wire."""
-        return path in self.door.rows
+        """Whether a path is the wire's, which every path is that is not one of our own pages."""
+        return path in self.door.rows or not path.startswith(OWN)
 
     async def answer(self, ask: Ask) -> Reply:
         """Answer a request of the wire."""
@@ -129,13 +131,10 @@ def build_hosts(
 ) -> Hosts:
     """Make both hosts of one world. The sandbox brings a face and, for the API host, routes."""
     lanes = Lanes(world.settings.threads, world.settings.workers)
-    language = world.settings.language
 
     async def unknown(_: Request, error: Exception) -> Response:
-        text = "No such endpoint" if language == "en" else "接口不存在"
-        status = getattr(error, "status_code", 404)
-        body = encode_refusal(Format.JSON, 0, status, text)
-        return Response(body, status, media_type=Format.JSON.value)
+        reply = not_found(world.settings.language, getattr(error, "status_code", 404))
+        return Response(reply.body, reply.status, dict(reply.headers))
 
     def others(*routes: BaseRoute) -> Starlette:
         return Starlette(

@@ -36,7 +36,7 @@ from hupan.protocol.wire import (
 )
 from hupan.server.answers import Answer, all_answers
 
-__all__ = ["Ask", "Door", "Lanes", "Reply"]
+__all__ = ["Ask", "Door", "Lanes", "Reply", "not_found"]
 
 log = structlog.get_logger("hupan.door")
 
@@ -105,8 +105,11 @@ class Door:
         self.origins = frozenset(world.settings.cors_origins)
 
     async def handle(self, ask: Ask) -> Reply:
-        """Answer one request whose path is among `rows`."""
-        row, answer = self.rows[ask.path]
+        """Answer one request."""
+        found = self.rows.get(ask.path)
+        if found is None:
+            return self._no_row(ask)
+        row, answer = found
         started = time.perf_counter()
         if ask.method not in row.methods:
             return self._other_method(row, ask)
@@ -192,16 +195,26 @@ class Door:
 
     # ------------------------------------------------------------ around the answer
 
+    def _no_row(self, ask: Ask) -> Reply:
+        """Other modules are not ours: counted in the log, and never forwarded anywhere."""
+        if ask.method == "OPTIONS":
+            return self._preflight("GET, POST, OPTIONS", ask)
+        log.info("not ours", path=ask.path[:200], method=ask.method)
+        return self._dress(not_found(self.language), ask)
+
+    def _preflight(self, allowed: str, ask: Ask) -> Reply:
+        headers = [
+            ("allow", allowed),
+            ("access-control-allow-methods", allowed),
+            ("access-control-allow-headers", "token, content-type, authorization"),
+            ("access-control-max-age", "86400"),
+        ]
+        return self._dress(Reply(204, headers, b""), ask)
+
     def _other_method(self, row: Row[..., Any, Any], ask: Ask) -> Reply:
         allowed = ", ".join((*row.methods, "OPTIONS"))
         if ask.method == "OPTIONS":
-            headers = [
-                ("allow", allowed),
-                ("access-control-allow-methods", allowed),
-                ("access-control-allow-headers", "token, content-type, authorization"),
-                ("access-control-max-age", "86400"),
-            ]
-            return self._dress(Reply(204, headers, b""), ask)
+            return self._preflight(allowed, ask)
         text = "Method not allowed" if self.language == "en" else "请求方法不被允许"
         body = encode_refusal(Format.JSON, 0, 405, text)
         return self._dress(Reply(405, [*_typed(Format.JSON), ("allow", allowed)], body), ask)
@@ -209,7 +222,7 @@ class Door:
     def _dress(self, reply: Reply, ask: Ask) -> Reply:
         """Add what depends on the client: compression and the permission for its page."""
         headers, body = reply.headers, reply.body
-        if len(body) >= WORTH_GZIP and "gzip" in ask.headers.get("accept-encoding", ""):
+        if len(body) >= WORTH_GZIP and _takes_gzip(ask.headers.get("accept-encoding", "")):
             body = gzip.compress(body, 4, mtime=0)
             headers.append(("content-encoding", "gzip"))
             headers.append(("vary", "accept-encoding"))
@@ -238,6 +251,12 @@ class Door:
         return Source(str(address), str(ipaddress.ip_network((address, 24), strict=False)))
 
 
+def not_found(language: str, status: int = 404) -> Reply:
+    """What is said of a path that nobody here answers."""
+    text = "No such endpoint" if language == "en" else "接口不存在"
+    return Reply(status, _typed(Format.JSON), encode_refusal(Format.JSON, 0, status, text))
+
+
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)
@@ -253,6 +272,14 @@ def _token(headers: Mapping[str, str]) -> str:
         scheme, _, rest = headers.get("authorization", "").partition(" ")
         token = rest.strip() if scheme.lower() == "bearer" else ""
     return token[:LONGEST_TOKEN]
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for one in accepted.split(","):
+        name, _, weight = one.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return weight.strip("0.") != "" if weight else True
+    return False
 
 
 def _typed(format: Format) -> Headers:

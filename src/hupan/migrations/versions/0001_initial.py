@@ -241,7 +241,7 @@ def upgrade() -> None:
         sa.Column(
             "account_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("device_id", sa.String(length=400), nullable=False),
+        sa.Column("device_id", sa.String(length=255), nullable=False),
         sa.Column("first_at", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -282,7 +282,7 @@ def upgrade() -> None:
         sa.Column(
             "account_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("device_id", sa.String(length=400), nullable=False),
+        sa.Column("device_id", sa.String(length=255), nullable=False),
         sa.Column("ignore", sa.String(length=255), server_default="", nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -305,7 +305,7 @@ def upgrade() -> None:
         sa.Column(
             "account_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("device_id", sa.String(length=400), nullable=False),
+        sa.Column("device_id", sa.String(length=255), nullable=False),
         sa.Column("registration_id", sa.String(length=255), nullable=False),
         sa.Column("is_open", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("type", sa.BigInteger(), server_default="0", nullable=False),
@@ -372,7 +372,7 @@ def upgrade() -> None:
             "account_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
         sa.Column("token_hash", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("device_id", sa.String(length=400), server_default="", nullable=False),
+        sa.Column("device_id", sa.String(length=255), server_default="", nullable=False),
         sa.Column("platform", sa.String(length=400), server_default="", nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", sa.BigInteger(), nullable=False),

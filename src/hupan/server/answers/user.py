@@ -39,8 +39,11 @@ def me(ctx: Context) -> Caller:
 
 
 def in_coins(hundredths: int) -> float:
-    """Hundredths as the wire shows them: exact to two decimals."""
-    return hundredths / 100
+    """Hundredths as the wire shows them: two decimals, and `2` rather than `2.0`.
+
+    Some clients read whole amounts into whole numbers.
+    """
+    return hundredths // 100 if hundredths % 100 == 0 else hundredths / 100
 
 
 # ---------------------------------------------------------------- logging in and out
@@ -289,8 +292,8 @@ def notification_status(ctx: Context, ask: said.Registration) -> said.Notificati
         notification=said.Notification(
             id=found.id,
             user_id=str(who.account_id),
-            device_id=found.device_id,
-            registration_id=found.registration_id,
+            device_id=ask.device_id,
+            registration_id=ask.registration_id,
             is_open=found.is_open,
             type=found.type,
             create_time=found.created_at,
