@@ -105,7 +105,11 @@ class SqlTransaction:
         return None if row is None else row[0]
 
     def run(self, statement: Executable) -> int:
-        return int(self._execute(statement).rowcount)
+        # Without the option an INSERT on PostgreSQL tells -1, whatever it did.
+        counted = statement.execution_options(preserve_rowcount=True)
+        changed = int(self._execute(counted).rowcount)
+        assert changed >= 0, "the driver counts"
+        return changed
 
     def _execute(self, statement: Executable) -> CursorResult[*tuple[Any, ...]]:
         if isinstance(statement, UpdateBase):
