@@ -92,9 +92,16 @@ def post(
 
 
 def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
-    """Grant a reward once in an account's life; nothing where the setting says 0."""
-    if amount:
-        post(ctx, account_id, amount, typ=typ, reason=reason, key=f"{key}:{account_id}")
+    """Grant a reward once in an account's life; nothing where the setting says 0.
+
+    Who has had it keeps it, whatever the setting says later.
+    """
+    key = f"{key}:{account_id}"
+    if not amount:
+        return
+    ctx.tx.begin()
+    if ctx.tx.value(select(posting.c.id).where(posting.c.key == key)) is None:
+        post(ctx, account_id, amount, typ=typ, reason=reason, key=key)
 
 
 def reverse(ctx: Context, posting_id: int, reason: str) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, true
 
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.refusals import (
@@ -111,22 +111,21 @@ def offline(ctx: Context, who: Caller, device_id: str) -> None:
     )
     if not ended:
         raise UnknownDevice()
-    settle(ctx, who.account_id, device_id)
+    settle(ctx, who.account_id)
     ctx.note("device-offline", who.account_id, sessions=ended)
 
 
-def settle(ctx: Context, account_id: int, device_id: str) -> None:
-    """Forget a device's push registrations when its last session has ended."""
+def settle(ctx: Context, account_id: int | None = None) -> None:
+    """Forget the push registrations of devices whose last session has ended.
+
+    Whatever ends sessions calls this: of one account, or of all.
+    """
     still = select(session.c.id).where(
-        session.c.account_id == account_id, session.c.device_id == device_id
+        session.c.account_id == notification.c.account_id,
+        session.c.device_id == notification.c.device_id,
     )
-    ctx.tx.run(
-        delete(notification).where(
-            notification.c.account_id == account_id,
-            notification.c.device_id == device_id,
-            ~still.exists(),
-        )
-    )
+    mine = true() if account_id is None else notification.c.account_id == account_id
+    ctx.tx.run(delete(notification).where(mine, ~still.exists()))
 
 
 # ---------------------------------------------------------------- push registrations

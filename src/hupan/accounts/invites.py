@@ -63,17 +63,17 @@ def answer(ctx: Context, account_id: int, text: str) -> None:
     inviter = _owner(ctx, text)
     if inviter is None:
         raise BadInviteCode()
-    invited_by = ctx.tx.value(select(account.c.invited_by).where(account.c.id == inviter))
-    if inviter == account_id or invited_by == account_id:
-        raise OwnInvitation()
     # Locking both accounts in the order of their ids keeps two crossing answers from waiting
     # for each other.
-    for account_to_lock in sorted((inviter, account_id)):
+    for account_to_lock in sorted({inviter, account_id}):
         ctx.tx.run(
             update(account)
             .where(account.c.id == account_to_lock)
             .values(invite_code=account.c.invite_code)
         )
+    invited_by = ctx.tx.value(select(account.c.invited_by).where(account.c.id == inviter))
+    if inviter == account_id or invited_by == account_id:
+        raise OwnInvitation()
     changed = ctx.tx.run(
         update(account)
         .where(account.c.id == account_id, account.c.invited_by.is_(None))

@@ -78,11 +78,12 @@ def verify(ctx: Context, known: str | None, password: str) -> bool:
     """Compare; without a known hash the same work is done for nothing."""
     settings = ctx.settings
     compared = known or _nobodys_hash(settings.argon2_memory_kib, settings.argon2_time)
-    if len(password) > LONGEST:
+    text = _canonical(password)
+    if len(text) > LONGEST:
         # It cannot be anybody's; the work is done all the same.
-        password = ""
+        text = ""
     try:
-        right = hasher(settings).verify(compared, _canonical(password))
+        right = hasher(settings).verify(compared, text)
     except (VerificationError, InvalidHashError):
         return False
     return right and known is not None
@@ -139,9 +140,10 @@ def reset(ctx: Context, email: str, guess: str, password: str) -> None:
         UnknownUser: the code was right, but no account holds the address.
     """
     address = contact.email(email)
-    who = people.by_email(ctx, address)
-    check(ctx.settings, password, who)
+    # What can be said without knowing whose address it is comes first, and costs no try.
+    check(ctx.settings, password)
     proof = codes.prove(ctx, address, guess, (codes.ANY, codes.RESET))
+    check(ctx.settings, password, people.by_email(ctx, address))
     hashed = make_hash(ctx.settings, password)
     codes.use(ctx, proof)
     holder = people.by_email(ctx, address)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
 
-from hupan.accounts import links, outbox
+from hupan.accounts import links, outbox, sessions
 from hupan.accounts.context import Context
 from hupan.accounts.refusals import Banned, BannedForGood, UnknownUser
 from hupan.accounts.tables import (
@@ -179,7 +179,7 @@ def ban(ctx: Context, account_id: int, until: int, reason: str = "") -> None:
     ctx.tx.run(
         update(account).where(account.c.id == who.id).values(banned_until=until, ban_reason=reason)
     )
-    ctx.tx.run(delete(session).where(session.c.account_id == who.id))
+    sessions.end_all(ctx, who.id)
     ctx.note("banned", who.id, until=until, reason=reason)
 
 

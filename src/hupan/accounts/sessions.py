@@ -98,12 +98,14 @@ def open_session(
     )
     mine = select(session.c.id).where(session.c.account_id == account_id)
     staying = mine.order_by(session.c.seen_at.desc(), session.c.id.desc())
-    ctx.tx.run(
+    left = ctx.tx.run(
         delete(session).where(
             session.c.account_id == account_id,
             session.c.id.not_in(staying.limit(ctx.settings.max_sessions).scalar_subquery()),
         )
     )
+    if left:
+        devices.settle(ctx, account_id)
     if device_id:
         _remember_device(ctx, account_id, device_id)
     count_day(ctx, account_id)
@@ -191,13 +193,14 @@ def count_day(ctx: Context, account_id: int) -> None:
 def end(ctx: Context, who: Caller) -> None:
     """End exactly this session; what the device was to be told goes with its last session."""
     ctx.tx.run(delete(session).where(session.c.id == who.session_id))
-    devices.settle(ctx, who.account_id, who.device_id)
+    devices.settle(ctx, who.account_id)
     ctx.note("logout", who.account_id)
 
 
 def end_all(ctx: Context, account_id: int) -> None:
     """End every session of an account."""
     ctx.tx.run(delete(session).where(session.c.account_id == account_id))
+    devices.settle(ctx, account_id)
     ctx.note("all-sessions-ended", account_id)
 
 
@@ -206,3 +209,4 @@ def sweep(ctx: Context) -> None:
     idle = ctx.now - ctx.settings.session_idle_days * DAY
     born = ctx.now - ctx.settings.session_life_days * DAY
     ctx.tx.run(delete(session).where((session.c.seen_at <= idle) | (session.c.created_at <= born)))
+    devices.settle(ctx)

@@ -8,23 +8,25 @@ from hupan.accounts.refusals import TooLong
 
 __all__ = ["clean", "short"]
 
-#: Invisible characters that nonetheless shape what is seen: emoji sequences need them.
-_KEPT = {"\u200d", "\ufe0f", "\ufe0e"}
+#: Invisible characters that emoji sequences need: the joiner and the two variation selectors.
+_JOINERS = {"\u200d", "\ufe0f", "\ufe0e"}
+#: What they may follow: symbols, other marks, and the digits and signs of keycaps.
+_JOINED = {"So", "Sk", "Sm", "Mn", "Me"}
 #: Control, format (bidirectional and zero-width), surrogate, unassigned, private, line breaks.
 _DROPPED = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 
 
 def clean(text: str, *, lines: bool = False) -> str:
     """Take control, bidirectional and zero-width characters out; `lines` keeps line breaks."""
-    kept = "".join(
-        char
-        for char in text
-        if char in _KEPT or (lines and char == "\n") or unicodedata.category(char) not in _DROPPED
-    )
-    # A joiner that joins nothing is as invisible as the rest.
-    if all(char in _KEPT or char.isspace() for char in kept):
-        return ""
-    return kept.strip()
+    kept: list[str] = []
+    for char in text:
+        if char in _JOINERS:
+            # Between letters they would only make two equal-looking names differ.
+            if kept and (unicodedata.category(kept[-1]) in _JOINED or kept[-1] in _JOINERS):
+                kept.append(char)
+        elif (lines and char == "\n") or unicodedata.category(char) not in _DROPPED:
+            kept.append(char)
+    return "".join(kept).strip().rstrip("\u200d").rstrip()
 
 
 def short(text: str, most: int, field: str, *, lines: bool = False) -> str:

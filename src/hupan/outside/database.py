@@ -55,6 +55,8 @@ class SqlDatabase:
             pool_size=threads + 2,
             max_overflow=threads,
             pool_timeout=PATIENCE,
+            # An error's text reaches the log, and a statement's parameters may be secrets.
+            hide_parameters=True,
         )
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)

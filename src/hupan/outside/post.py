@@ -13,7 +13,9 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.utils import format_datetime
 
 import aiosmtplib
 
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: How often the outbox is looked at without being called, in seconds: other processes write too.
 IDLE = 1.0
+#: So many letters may be on their way at once; their claims outlast any relay's time-out.
+MOST_LEAVING = 64
 
 
 class Bell:
@@ -91,6 +95,7 @@ async def _to_smtp(letter: Letter, settings: Settings) -> None:
     mail["From"] = settings.smtp_from or settings.smtp_user
     mail["To"] = letter.destination
     mail["Subject"] = letter.subject
+    mail["Date"] = format_datetime(datetime.fromtimestamp(letter.created_at, UTC))
     # The same id for every attempt, so that a receiver can drop a second copy.
     mail["Message-ID"] = f"<{letter.id}.{letter.created_at}@hupan>"
     mail.set_content(letter.text)
@@ -117,6 +122,7 @@ class Post:
         self.world = world
         self.bell = bell
         self.actor = Actor("post")
+        self.leaving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -130,10 +136,15 @@ class Post:
             except Exception:
                 log.exception("the outbox cannot be read")
                 letters = []
-            if letters:
-                await asyncio.gather(*(self._send(letter) for letter in letters))
-            else:
+            for letter in letters:
+                # Each leaves on its own: a silent relay keeps no short message waiting.
+                task = asyncio.create_task(self._send(letter))
+                self.leaving.add(task)
+                task.add_done_callback(self.leaving.discard)
+            if not letters:
                 await self.bell.wait(IDLE)
+            elif len(self.leaving) >= MOST_LEAVING:
+                await asyncio.wait(self.leaving, return_when=asyncio.FIRST_COMPLETED)
 
     async def _send(self, letter: Letter) -> None:
         settings = self.world.settings
@@ -142,13 +153,13 @@ class Post:
         for name in names:
             try:
                 await CHANNELS[name](letter, settings)
-            except (OSError, aiosmtplib.SMTPException, TimeoutError) as failure:
+            except Exception as failure:  # A channel that breaks ends neither post nor server.
                 # The class says enough; a relay's own words may repeat the letter.
                 error = f"{name}: {type(failure).__name__}"
                 log.warning("letter %s did not leave by %s", letter.id, error)
         try:
             await asyncio.to_thread(self._settle, letter, error)
-        except Refusal:
+        except Exception:
             log.warning("letter %s is sent again, its state could not be written", letter.id)
 
     def _claim(self) -> list[Letter]:

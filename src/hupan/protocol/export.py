@@ -273,10 +273,7 @@ def _section(row: Row[..., Any, Any]) -> list[str]:
             "|---|---|---|",
         ]
         for path, field in walk(message):
-            *outer, _ = path.split(".")
-            lines.append(
-                f"| `{'.'.join([*outer, field.key])}` | {_type(field)} | {field.number or ''} |"
-            )
+            lines.append(f"| `{path}` | {_type(field)} | {field.number or ''} |")
     quirks = list(row.quirks)
     if quirks:
         lines.append("")

@@ -180,6 +180,6 @@ class Module:
 def walk(message: type[Message], prefix: str = "") -> Iterator[tuple[str, Field]]:
     """Every field of a message and of the messages inside it, with its dotted path."""
     for field in fields(message):
-        yield prefix + field.name, field
+        yield prefix + field.key, field
         if field.message is not None:
-            yield from walk(field.message, f"{prefix}{field.name}.")
+            yield from walk(field.message, f"{prefix}{field.key}.")

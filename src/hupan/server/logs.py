@@ -22,7 +22,11 @@ def configure(settings: Settings) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The fancy ones print the values of variables, which may be secrets.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
