@@ -160,9 +160,6 @@ def test_registrations_go_with_the_device(house: House) -> None:
     assert status(here, "phone") == NOTHING
 
 
-@pytest.mark.xfail(
-    strict=True, reason="src: sessions.end_all, people.ban and the eviction do not settle devices"
-)
 @pytest.mark.parametrize("way", ["reset", "ban", "eviction"])
 def test_registrations_go_however_the_session_ends(build: Callable[..., House], way: str) -> None:
     """A thief's device that a reset, a ban or newer logins threw out is told nothing more."""

@@ -210,13 +210,8 @@ def at_once(house: House, *works: Callable[[Context], None]) -> list[str]:
     return outcomes
 
 
-def test_two_people_do_not_invite_each_other_at_once(
-    house: House, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_two_people_do_not_invite_each_other_at_once(house: House) -> None:
     """The circle is looked for where nobody can close it in between."""
-    if kind == "postgresql":
-        reason = "src: invites.answer looks for the circle before it locks the two accounts"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     first, second = house.person(1), house.person(2)
     codes = [code_of(house.client(house.token(one))) for one in (first, second)]
     outcomes = at_once(
