@@ -251,11 +251,9 @@ def test_a_relay_that_refuses_is_asked_again_and_then_no_more(
 ) -> None:
     """Waits double from 5 s; after the eighth attempt the letter is dropped, which is audited."""
     house = build(**relay.settings)
-    captcha, solution = house.captcha()
-    house.client().get_email_verification_code(email=ADDRESS, id=captcha, code=solution)
-    code = house.letters()[0].code
+    put(house, channel="email")
     # A relay may repeat what it was given; its words go nowhere.
-    relay.answer = f"451 not now: {code}"
+    relay.answer = "451 not now: canary"
     waits = []
     with sending(house) as wake:
         for attempt in range(1, 9):
@@ -285,7 +283,26 @@ def test_a_relay_that_refuses_is_asked_again_and_then_no_more(
         notes = ctx.tx.all(select(audit).where(audit.c.action == "letter-dropped"))
     assert len(notes) == 1
     assert notes[0].actor == "post"
-    assert code not in caplog.text
+    assert "SMTPDataError" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_a_code_that_is_over_no_longer_leaves(build: Build, clock: HandClock, relay: Relay) -> None:
+    """C2: a relay that comes back after the code's life gets what still means something."""
+    house = build(**relay.settings)
+    relay.answer = "451 not now"
+    captcha, solution = house.captcha()
+    house.client().get_email_verification_code(email=ADDRESS, id=captcha, code=solution)
+    with sending(house) as wake:
+        until(partial(failed, house, 1))
+        relay.answer = "250 OK"
+        clock.advance(300)
+        put(house, channel="email")
+        wake()
+        _, mail = relay.mails.get(timeout=15)
+        until(lambda: all(row.sent_at or row.dropped_at for row in rows(house)))
+    assert mail["Subject"] == "登录密码已更改"
+    assert relay.asked == 2
 
 
 def test_a_relay_that_comes_back_gets_the_letter_once(
