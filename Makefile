@@ -37,6 +37,7 @@ nightly: setup ## The long campaigns (noise, postings, state machine)
 
 docs: setup ## Write the derived pages, proto/hupan.proto and the OpenAPI document anew
 	$(BIN)/hupan protocol --write .
+	$(BIN)/python -m tests.test_docs
 
 lock: ## Resolve the newest versions into the lock (needs uv)
 	uv pip compile pyproject.toml --extra sandbox --group dev --universal --python-version 3.11 \

@@ -217,13 +217,14 @@ def start_processes(
     started = []
     for _ in range(count):
         port, web_port = free_ports(2)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.mutants", mutant],
-            env=environment | {"HUPAN_PORT": str(port), "HUPAN_WEB_PORT": str(web_port)},
-            cwd=folder,
-            stderr=(folder / "server.log").open("ab"),
-            stdout=subprocess.DEVNULL,
-        )
+        with (folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.mutants", mutant],
+                env=environment | {"HUPAN_PORT": str(port), "HUPAN_WEB_PORT": str(web_port)},
+                cwd=folder,
+                stderr=log,
+                stdout=subprocess.DEVNULL,
+            )
         started.append(Process(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{web_port}"))
     for one in started:
         _await_ready(one)

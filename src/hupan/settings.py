@@ -8,6 +8,7 @@ reference page is made by walking `Settings.model_fields`.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -25,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 __all__ = ["Settings", "SettingsError", "load"]
 
@@ -160,6 +162,35 @@ class Settings(BaseSettings):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _one_address(cls, value: str) -> str:
+        if value == "localhost":
+            return "127.0.0.1"
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError as error:
+            raise ValueError("is no IP address; 0.0.0.0 listens on all of them") from error
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for one in value:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError as error:
+                raise ValueError(f"{one} is no network, such as 10.0.0.0/8") from error
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr) -> SecretStr:
+        if not re.match(
+            r"^(|(sqlite|postgres|postgresql)(\+psycopg)?://.*)$", value.get_secret_value()
+        ):
+            raise ValueError("is no address of SQLite or PostgreSQL")
+        return value
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -234,6 +265,15 @@ def load(**flags: Any) -> Settings:
         if name.startswith(PREFIX) and name not in PLACES
     }
     _refuse_unknown("environment", from_environment, known)
+    secrets = os.environ.get("HUPAN_SECRETS_DIR")
+    if secrets is not None:
+        if not Path(secrets).is_dir():
+            raise SettingsError(f"the folder of secrets {secrets} does not exist")
+        names = {path.name.lower() for path in Path(secrets).iterdir() if path.is_file()}
+        prefix = PREFIX.lower()
+        # Secret files are named like the variables: hupan_smtp_password.
+        _refuse_unknown(secrets, (name for name in names if not name.startswith(prefix)), set())
+        _refuse_unknown(secrets, {name.removeprefix(prefix) for name in names}, known)
     file = config_file()
     if "HUPAN_CONFIG" in os.environ and not file.is_file():
         raise SettingsError(f"the settings file {file} does not exist")
@@ -246,8 +286,10 @@ def load(**flags: Any) -> Settings:
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         # pydantic-settings takes its own options with an underscore in front.
-        given["_secrets_dir"] = os.environ.get("HUPAN_SECRETS_DIR")
+        given["_secrets_dir"] = secrets
         return Settings(**given)
+    except PydanticSettingsError as error:
+        raise SettingsError(str(error)) from None
     except ValidationError as error:
         # The values are left out: one of them may be a secret.
         reasons = "; ".join(

@@ -6,18 +6,15 @@ cut tail is seen as well as a flipped byte.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from typing import Any
 
 from sqlalchemy import select, update
 
+from hupan.accounts import chains
 from hupan.accounts.context import Context
 from hupan.accounts.tables import audit, audit_head
 
 __all__ = ["flush", "verify"]
-
-GENESIS = bytes(32)
 
 
 def flush(ctx: Context) -> None:
@@ -43,29 +40,29 @@ def flush(ctx: Context) -> None:
             "source": ctx.source.address,
             "detail": json.dumps(detail, ensure_ascii=False, sort_keys=True),
         }
-        last = _hash(last, row)
+        last = chains.link(last, row)
         ctx.tx.run(audit.insert().values(**row, hash=last))
     ctx.tx.run(update(audit_head).values(hash=last))
 
 
 def verify(ctx: Context) -> list[str]:
     """Walk the chain; say what does not hold, or nothing."""
-    last, count = GENESIS, 0
-    for row in ctx.tx.all(select(audit).order_by(audit.c.seq)):
+    with ctx.tx.snapshot():
+        return _verify(ctx)
+
+
+def _verify(ctx: Context) -> list[str]:
+    last, count = chains.BEGINNING, 0
+    for row in chains.walk(ctx, audit, audit.c.seq):
         values = dict(row._mapping)
         claimed = bytes(values.pop("hash"))
         count += 1
         if values["seq"] != count:
             return [f"row {count} is missing, row {values['seq']} stands in its place"]
-        last = _hash(last, values)
+        last = chains.link(last, values)
         if claimed != last:
             return [f"row {count} was changed"]
     head = ctx.tx.one(select(audit_head))
     if head is None or head.seq != count or bytes(head.hash) != last:
         return [f"the chain ends at row {count}, its head says otherwise"]
     return []
-
-
-def _hash(last: bytes, row: dict[str, Any]) -> bytes:
-    text = json.dumps([row[name] for name in sorted(row)], ensure_ascii=False)
-    return hashlib.sha256(last + text.encode()).digest()

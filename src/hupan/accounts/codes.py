@@ -11,15 +11,16 @@ import hmac
 import logging
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
-from hupan.accounts import captchas, limits, outbox, people
+from hupan.accounts import captchas, devices, limits, outbox, people
 from hupan.accounts.context import Context
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import CodeClosed, SentTooOften, TooManyRequests, WrongCode
 from hupan.accounts.tables import code, rate
+from hupan.accounts.tables import outbox as letter_box
 
-__all__ = ["ANY", "RESET", "Proof", "prove", "send", "use"]
+__all__ = ["ANY", "RESET", "Proof", "forget", "prove", "send", "sweep", "use"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ class Proof:
 
     code_id: int
     destination: str
-    failures: str
 
 
 def send(
@@ -51,7 +51,7 @@ def send(
     find = people.by_phone if channel == "sms" else people.by_email
     who = find(ctx, destination)
     silent = (
-        limits.locked(ctx, f"code:{destination}:")
+        _locked(ctx, destination, who)
         or (who is not None and who.banned_until > ctx.now)
         or (who is None and purpose == RESET)
     )
@@ -63,6 +63,18 @@ def send(
         ctx, channel, destination, "code-reset" if purpose == RESET else "code", code_id=code_id
     )
     ctx.note("code-sent", who.id if who else 0, channel=channel, purpose=purpose)
+
+
+def _locked(ctx: Context, destination: str, who: people.Account | None) -> bool:
+    """Whether guesses at an address are over, so that a code would be of no use to anybody.
+
+    A stranger may have spent the common tries; a device that the owner has used has its own, and
+    while one of those is open the owner still gets codes.
+    """
+    if not limits.locked(ctx, f"code:{destination}:"):
+        return False
+    own = devices.known(ctx, who.id) if who else []
+    return all(limits.locked(ctx, f"code:{destination}:{device}") for device in own)
 
 
 def _count_send(ctx: Context, destination: str) -> None:
@@ -162,13 +174,34 @@ def prove(
     # Counted before comparing, and not undone by the refusal: of many guesses at once, only so
     # many are compared.
     with aside(ctx):
-        limits.take(ctx, f"try:{row.id}:{budget}", ctx.settings.code_tries, DAY, CodeClosed)
+        try:
+            limits.take(ctx, f"try:{row.id}:{budget}", ctx.settings.code_tries, DAY, CodeClosed)
+        except CodeClosed:
+            # A new code helps at once; waiting for this one's window would not.
+            raise CodeClosed() from None
     right = outbox.code_text(ctx.world, row.id, destination, row.nonce)
     if not hmac.compare_digest(right.encode(), guess.strip().encode()):
         ctx.note("code-wrong", code=row.id)
         limits.count_failure(ctx, failures, FREE_FAILURES)
         raise WrongCode()
-    return Proof(row.id, destination, failures)
+    return Proof(row.id, destination)
+
+
+def sweep(ctx: Context) -> None:
+    """Forget codes that ended a month ago; no letter speaks of them any more."""
+    ctx.tx.run(
+        delete(code).where(
+            code.c.expires_at <= ctx.now - 31 * DAY,
+            code.c.id.not_in(select(letter_box.c.code_id).where(letter_box.c.code_id.is_not(None))),
+        )
+    )
+
+
+def forget(ctx: Context, destination: str) -> None:
+    """Forget the codes and the failures of an address whose holder has gone."""
+    outbox.forget(ctx, destination)
+    ctx.tx.run(delete(code).where(code.c.destination == destination))
+    limits.forget(ctx, f"code:{destination}:")
 
 
 def use(ctx: Context, proof: Proof) -> None:
@@ -184,5 +217,11 @@ def use(ctx: Context, proof: Proof) -> None:
     )
     if not used:
         raise WrongCode()
-    limits.clear_failures(ctx, proof.failures)
+    # An older code that was not used must not become the newest one again.
+    ctx.tx.run(
+        update(code)
+        .where(code.c.destination == proof.destination, code.c.used_at == 0)
+        .values(used_at=ctx.now)
+    )
+    limits.forget(ctx, f"code:{proof.destination}:")
     ctx.note("code-used", code=proof.code_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
 
+from hupan.accounts import chains
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import (
@@ -182,14 +183,9 @@ def _move(
         "remark": remark,
         "created_at": ctx.now,
     }
-    head = _hash(bytes(row.head), values)
+    head = chains.link(bytes(row.head), values)
     ctx.tx.run(entry.insert().values(**values, hash=head))
     ctx.tx.run(update(wallet).where(wallet.c.id == wallet_id).values(head=head))
-
-
-def _hash(last: bytes, values: dict[str, object]) -> bytes:
-    text = json.dumps([values[name] for name in sorted(values)], ensure_ascii=False)
-    return hashlib.sha256(last + text.encode()).digest()
 
 
 def page(ctx: Context, who: Caller, number: int, size: int) -> tuple[list[Record], int]:
@@ -230,6 +226,11 @@ def page(ctx: Context, who: Caller, number: int, size: int) -> tuple[list[Record
 
 def verify(ctx: Context) -> list[str]:
     """Check the whole book; say what does not hold, or nothing."""
+    with ctx.tx.snapshot():
+        return _verify(ctx)
+
+
+def _verify(ctx: Context) -> list[str]:
     wrong = []
     if total := ctx.tx.value(select(func.sum(wallet.c.balance))):
         wrong.append(f"the wallets sum up to {total} instead of 0")
@@ -239,21 +240,19 @@ def verify(ctx: Context) -> list[str]:
         .having(func.sum(entry.c.change) != 0)
     )
     wrong += [f"posting {row[0]} sums up to {row[1]} instead of 0" for row in unbalanced]
-    for mine in ctx.tx.all(select(wallet).order_by(wallet.c.id)):
+    for mine in chains.walk(ctx, wallet, wallet.c.id):
         wrong += _verify_wallet(ctx, mine.id, mine.entries, mine.balance, bytes(mine.head))
     return wrong
 
 
 def _verify_wallet(ctx: Context, wallet_id: int, entries: int, held: int, head: bytes) -> list[str]:
-    last, count, amount = bytes(32), 0, 0
-    for row in ctx.tx.all(
-        select(entry).where(entry.c.wallet_id == wallet_id).order_by(entry.c.seq)
-    ):
+    last, count, amount = chains.BEGINNING, 0, 0
+    for row in chains.walk(ctx, entry, entry.c.seq, entry.c.wallet_id == wallet_id):
         values = dict(row._mapping)
         claimed = bytes(values.pop("hash"))
         del values["id"]
         count += 1
-        last = _hash(last, values)
+        last = chains.link(last, values)
         if values["seq"] != count or values["before"] != amount:
             return [f"wallet {wallet_id}: entry {count} does not follow the one before"]
         if claimed != last:

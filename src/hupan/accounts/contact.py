@@ -70,9 +70,7 @@ def change_phone(ctx: Context, who: Caller, text: str, guess: str) -> None:
     codes.use(ctx, codes.prove(ctx, new, guess))
     with ctx.tx.unique(PhoneTaken()):
         ctx.tx.run(update(account).where(account.c.id == mine.id).values(phone=new))
-    if mine.phone:
-        link_id = links.create(ctx, mine.id, "undo-phone", mine.phone)
-        outbox.queue(ctx, "sms", mine.phone, "phone-changed", link_id=link_id)
+    _tell(ctx, mine, "phone", mine.phone)
     ctx.note("phone-changed", mine.id)
 
 
@@ -85,14 +83,26 @@ def change_email(ctx: Context, who: Caller, text: str, guess: str) -> None:
     codes.use(ctx, codes.prove(ctx, new, guess))
     with ctx.tx.unique(EmailTaken()):
         ctx.tx.run(update(account).where(account.c.id == mine.id).values(email=new))
-    if mine.email:
-        link_id = links.create(ctx, mine.id, "undo-email", mine.email)
-        outbox.queue(ctx, "email", mine.email, "email-changed", link_id=link_id)
+    _tell(ctx, mine, "email", mine.email)
     ctx.note("email-changed", mine.id)
 
 
+def _tell(ctx: Context, mine: people.Account, changed: str, former: str | None) -> None:
+    """Tell the former contact, or the other one where there was none, how to undo the change."""
+    link_id = links.create(ctx, mine.id, f"undo-{changed}", former or "")
+    to_phone = mine.phone if changed == "phone" or not former else None
+    to_email = mine.email if changed == "email" or not former else None
+    if to_phone:
+        outbox.queue(ctx, "sms", to_phone, f"{changed}-changed", link_id=link_id)
+    if to_email:
+        outbox.queue(ctx, "email", to_email, f"{changed}-changed", link_id=link_id)
+
+
 def undo(ctx: Context, text: str) -> None:
-    """Give an account its old contact back; every session ends, since one of them is a thief's.
+    """Give an account its old contact back, and take from a thief whatever else a thief may have.
+
+    Every session ends, the password is dropped (a code sets a new one), and so is every other
+    link: one of them may have gone to the thief.
 
     Raises:
         BadLink: the link cannot be used.
@@ -106,8 +116,11 @@ def undo(ctx: Context, text: str) -> None:
     column = found.kind.removeprefix("undo-")
     with ctx.tx.unique(PhoneTaken() if column == "phone" else EmailTaken()):
         ctx.tx.run(
-            update(account).where(account.c.id == found.account_id).values(**{column: found.value})
+            update(account)
+            .where(account.c.id == found.account_id)
+            .values({column: found.value or None, "password_hash": None})
         )
+    links.revoke(ctx, found.account_id)
     sessions.end_all(ctx, found.account_id)
     ctx.note("contact-restored", found.account_id, contact=column)
 
@@ -122,4 +135,7 @@ def cancel(ctx: Context, who: Caller, phone_text: str, email_text: str, guess: s
     if given != held:
         raise NotYourContact()
     codes.use(ctx, codes.prove(ctx, given, guess))
+    for address in (mine.phone, mine.email):
+        if address:
+            codes.forget(ctx, address)
     people.erase(ctx, mine)

@@ -93,6 +93,10 @@ class Transaction(Protocol):
         """Let the next id follow the largest, after rows with ids of their own were put in."""
         ...
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Reads inside see one moment, whatever is written meanwhile; nothing is locked."""
+        ...
+
     def unique(self, refusal: Exception) -> AbstractContextManager[None]:
         """Turn the violation of a unique constraint into a refusal."""
         ...
@@ -144,7 +148,7 @@ class World:
     database: Database
     clock: Clock
     random: Random
-    key: bytes
+    key: bytes = field(repr=False)
     wake: Callable[[], None] = field(default=lambda: None)
 
     def derive(self, *parts: bytes | str | int) -> bytes:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, true
+from sqlalchemy import Table, delete, select, true
 
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.refusals import (
@@ -25,6 +25,7 @@ __all__ = [
     "budget",
     "hidden",
     "hide",
+    "known",
     "listing",
     "offline",
     "register",
@@ -33,6 +34,8 @@ __all__ = [
     "short_name",
 ]
 
+#: So many registrations and so many hidden modules an account may keep; older ones go.
+MOST_KEPT = 100
 #: Longer names are shortened: clients put whole user agents here.
 LONGEST = 255
 
@@ -85,6 +88,14 @@ def budget(ctx: Context, account_id: int, device_id: str) -> str:
     return str(known or "")
 
 
+def known(ctx: Context, account_id: int) -> list[str]:
+    """The devices on which an account has logged in before."""
+    rows = ctx.tx.all(
+        select(known_device.c.device_id).where(known_device.c.account_id == account_id)
+    )
+    return [row.device_id for row in rows]
+
+
 def listing(ctx: Context, who: Caller) -> list[Device]:
     """The caller's devices, newest login first; one line a device, however many its sessions."""
     rows = ctx.tx.all(
@@ -128,6 +139,15 @@ def settle(ctx: Context, account_id: int | None = None) -> None:
     ctx.tx.run(delete(notification).where(mine, ~still.exists()))
 
 
+def _trim(ctx: Context, table: Table, account_id: int) -> None:
+    """Keep the newest rows of an account; device names are free text, of which there is no end."""
+    mine = table.c.account_id == account_id
+    newest = select(table.c.id).where(mine).order_by(table.c.updated_at.desc(), table.c.id.desc())
+    ctx.tx.run(
+        delete(table).where(mine, table.c.id.not_in(newest.limit(MOST_KEPT).scalar_subquery()))
+    )
+
+
 # ---------------------------------------------------------------- push registrations
 
 
@@ -159,6 +179,7 @@ def register(
             set_={"is_open": is_open, "type": kind, "updated_at": ctx.now},
         )
     )
+    _trim(ctx, notification, who.account_id)
 
 
 def registration(ctx: Context, who: Caller, device_id: str, registration_id: str) -> Registration:
@@ -209,6 +230,7 @@ def hide(ctx: Context, who: Caller, device_id: str, ignore: str) -> None:
             set_={"ignore": ignore, "updated_at": ctx.now},
         )
     )
+    _trim(ctx, module_ignore, who.account_id)
 
 
 def hidden(ctx: Context, who: Caller, device_id: str) -> Ignored:

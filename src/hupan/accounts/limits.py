@@ -14,7 +14,7 @@ from hupan.accounts.operation import aside
 from hupan.accounts.refusals import Locked, Refusal, TooManyTries
 from hupan.accounts.tables import failure, rate
 
-__all__ = ["check_failures", "clear_failures", "count_failure", "forget", "locked", "sweep", "take"]
+__all__ = ["check_failures", "count_failure", "forget", "locked", "sweep", "take"]
 
 #: The first back-off after too many failures, in seconds; it doubles up to the longest.
 FIRST_WAIT = 30
@@ -85,15 +85,11 @@ def count_failure(ctx: Context, key: str, free: int) -> None:
             ctx.tx.run(update(failure).where(failure.c.key == key).values(until=ctx.now + wait))
 
 
-def clear_failures(ctx: Context, key: str) -> None:
-    """Forget the failures, in the transaction of the success."""
-    if ctx.tx.value(select(failure.c.failures).where(failure.c.key == key)) is not None:
-        ctx.tx.run(delete(failure).where(failure.c.key == key))
-
-
 def forget(ctx: Context, prefix: str) -> None:
-    """Forget the failures of all keys that begin so."""
-    ctx.tx.run(delete(failure).where(failure.c.key.startswith(prefix, autoescape=True)))
+    """Forget the failures of all keys that begin so, in the transaction of a success."""
+    begins = failure.c.key.startswith(prefix, autoescape=True)
+    if ctx.tx.value(select(failure.c.key).where(begins).limit(1)) is not None:
+        ctx.tx.run(delete(failure).where(begins))
 
 
 def sweep(ctx: Context) -> None:

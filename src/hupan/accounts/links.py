@@ -8,13 +8,13 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, true, update
 
 from hupan.accounts.context import Context, World
 from hupan.accounts.refusals import BadLink
 from hupan.accounts.tables import link
 
-__all__ = ["LIFE", "Link", "create", "look", "revoke", "secret", "use"]
+__all__ = ["LIFE", "Link", "create", "look", "revoke", "secret", "sweep", "text", "use"]
 
 #: Seconds that a link can be used for: 72 hours.
 LIFE = 72 * 3600
@@ -32,6 +32,7 @@ class Link:
 
 def create(ctx: Context, account_id: int, kind: str, value: str = "") -> int:
     """Make a link; returns its row's id. `secret` tells the text that opens it."""
+    ctx.note("link-made", account_id, kind=kind)
     return int(
         ctx.tx.value(
             link.insert()
@@ -90,10 +91,16 @@ def use(ctx: Context, found: Link) -> None:
     ctx.note("link-used", found.account_id, kind=found.kind)
 
 
-def revoke(ctx: Context, account_id: int) -> None:
-    """Make every open link of an account useless."""
+def revoke(ctx: Context, account_id: int, kind: str = "") -> None:
+    """Make every open link of an account useless, or those of one kind."""
+    these = link.c.kind == kind if kind else true()
     ctx.tx.run(
         update(link)
-        .where(link.c.account_id == account_id, link.c.used_at == 0)
+        .where(link.c.account_id == account_id, link.c.used_at == 0, these)
         .values(used_at=ctx.now)
     )
+
+
+def sweep(ctx: Context) -> None:
+    """Forget links that ended a month ago."""
+    ctx.tx.run(delete(link).where(link.c.expires_at <= ctx.now - 30 * 86_400))

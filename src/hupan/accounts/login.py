@@ -61,7 +61,7 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
     people.refuse_banned(ctx, who)
     newer = passwords.renewed(ctx, who.password_hash, password)
     ctx.tx.begin()
-    limits.clear_failures(ctx, failures)
+    limits.forget(ctx, f"password:{address}:")
     # The password that was verified must still be the password: a reset may have come between.
     if not ctx.tx.run(
         update(account)

@@ -10,18 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from hupan.accounts import links
 from hupan.accounts.context import Context, Found, World
 from hupan.accounts.tables import code, link, outbox
 
-__all__ = ["Letter", "claim", "code_text", "failed", "letters", "queue", "sent", "tell"]
+__all__ = [
+    "Letter",
+    "claim",
+    "code_text",
+    "failed",
+    "forget",
+    "letters",
+    "queue",
+    "sent",
+    "sweep",
+    "tell",
+]
 
 #: Seconds a sender has before others may take over.
 CLAIM = 120
 #: After so many attempts a letter is dropped; the waits between them double from 5 seconds.
 ATTEMPTS = 8
+MONTH = 30 * 86_400
 
 #: Purpose → (subject zh, text zh, subject en, text en).
 _TEXTS: dict[str, tuple[str, str, str, str]] = {
@@ -70,7 +82,10 @@ _TEXTS: dict[str, tuple[str, str, str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """Something to send, with its text. `code` is set where it carries one."""
+    """Something to send, with its text. `code` is set where it carries one.
+
+    `ended` says that the code is over, so that sending it would only confuse.
+    """
 
     id: int
     channel: str
@@ -81,6 +96,7 @@ class Letter:
     code: str
     created_at: int
     attempts: int
+    ended: bool
 
 
 def queue(
@@ -129,7 +145,12 @@ def code_text(world: World, code_id: int, destination: str, nonce: bytes) -> str
 
 def _letters(ctx: Context, *where: Any, newest_first: bool, most: int) -> list[Letter]:
     statement = (
-        select(outbox, code.c.nonce.label("code_nonce"), link.c.nonce.label("link_nonce"))
+        select(
+            outbox,
+            code.c.nonce.label("code_nonce"),
+            code.c.expires_at.label("code_ends"),
+            link.c.nonce.label("link_nonce"),
+        )
         .outerjoin(code, code.c.id == outbox.c.code_id)
         .outerjoin(link, link.c.id == outbox.c.link_id)
         .where(*where)
@@ -159,6 +180,7 @@ def _letter(world: World, row: Found) -> Letter:
         code=str(words["code"]),
         created_at=row.created_at,
         attempts=row.attempts,
+        ended=row.code_ends is not None and row.code_ends <= world.clock.now(),
     )
 
 
@@ -189,6 +211,21 @@ def claim(ctx: Context, most: int = 16) -> list[Letter]:
 def sent(ctx: Context, letter: Letter) -> None:
     """It left."""
     ctx.tx.run(update(outbox).where(outbox.c.id == letter.id).values(sent_at=ctx.now, error=""))
+
+
+def sweep(ctx: Context) -> None:
+    """Forget what left, or was given up, a month ago."""
+    old = ctx.now - MONTH
+    ctx.tx.run(
+        delete(outbox).where(
+            outbox.c.created_at <= old, (outbox.c.sent_at > 0) | (outbox.c.dropped_at > 0)
+        )
+    )
+
+
+def forget(ctx: Context, destination: str) -> None:
+    """Forget what was sent to an address whose holder has gone."""
+    ctx.tx.run(delete(outbox).where(outbox.c.destination == destination))
 
 
 def failed(ctx: Context, letter: Letter, error: str) -> None:

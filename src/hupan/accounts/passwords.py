@@ -127,6 +127,7 @@ def store(ctx: Context, account_id: int, hashed: str) -> None:
     who = people.get(ctx, account_id)
     ctx.tx.run(update(account).where(account.c.id == account_id).values(password_hash=hashed))
     sessions.end_all(ctx, account_id)
+    links.revoke(ctx, account_id, "setup")
     if who.email:
         limits.forget(ctx, f"password:{who.email}:")
     outbox.tell(ctx, who.phone, who.email, "password-changed")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
 
-from hupan.accounts import links, outbox, sessions
+from hupan.accounts import chains, links, outbox, sessions
 from hupan.accounts.context import Context
 from hupan.accounts.refusals import Banned, BannedForGood, UnknownUser
 from hupan.accounts.tables import (
@@ -153,7 +153,7 @@ def create(
     if not name:
         # A name that tells the newcomers apart until they choose one.
         ctx.tx.run(update(account).where(account.c.id == new_id).values(name=f"用户{new_id}"))
-    ctx.tx.run(wallet.insert().values(account_id=new_id, head=bytes(32)))
+    ctx.tx.run(wallet.insert().values(account_id=new_id, head=chains.BEGINNING))
     ctx.note("account-opened", new_id)
     return new_id
 

@@ -10,6 +10,7 @@ from sqlalchemy import case, delete, select, update
 from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.operation import aside
+from hupan.accounts.refusals import UnknownUser
 from hupan.accounts.tables import account, known_device, session
 from hupan.accounts.texts import clean
 
@@ -80,11 +81,18 @@ def open_session(
     """Start a session. Others live on; past the limit the longest idle leaves."""
     ctx.tx.begin()
     # Writing the account first makes parallel logins of one account wait for each other.
-    ctx.tx.run(
+    here = ctx.tx.run(
         update(account)
-        .where(account.c.id == account_id)
+        .where(
+            account.c.id == account_id,
+            account.c.banned_until <= ctx.now,
+            account.c.deleted_at == 0,
+        )
         .values(last_login_at=ctx.now, last_seen_at=ctx.now)
     )
+    if not here:
+        # Banned or deleted since it was looked at.
+        raise UnknownUser()
     token = token or new_token(ctx)
     ctx.tx.run(
         session.insert().values(

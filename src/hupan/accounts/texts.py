@@ -12,6 +12,13 @@ __all__ = ["clean", "short"]
 _JOINERS = {"\u200d", "\ufe0f", "\ufe0e"}
 #: What they may follow: symbols, other marks, and the digits and signs of keycaps.
 _JOINED = {"So", "Sk", "Sm", "Mn", "Me"}
+#: Letters and marks that show nothing at all: Hangul and Khmer fillers, other selectors.
+_BLANK = {
+    *"\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u2800",
+    *(chr(code) for code in range(0x180B, 0x1810)),
+    *(chr(code) for code in range(0xFE00, 0xFE0E)),
+    *(chr(code) for code in range(0xE0100, 0xE01F0)),
+}
 #: Control, format (bidirectional and zero-width), surrogate, unassigned, private, line breaks.
 _DROPPED = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 
@@ -24,7 +31,9 @@ def clean(text: str, *, lines: bool = False) -> str:
             # Between letters they would only make two equal-looking names differ.
             if kept and (unicodedata.category(kept[-1]) in _JOINED or kept[-1] in _JOINERS):
                 kept.append(char)
-        elif (lines and char == "\n") or unicodedata.category(char) not in _DROPPED:
+        elif (lines and char == "\n") or not (
+            char in _BLANK or unicodedata.category(char) in _DROPPED
+        ):
             kept.append(char)
     return "".join(kept).strip().rstrip("\u200d").rstrip()
 

@@ -29,6 +29,8 @@ __all__ = ["app", "login", "logout"]
 
 app = typer.Typer(help="Call any endpoint; the token is that of `hupan login`.")
 
+#: Fields that are asked for instead of being options.
+SECRETS = ("password",)
 DEFAULT_URL = "http://127.0.0.1:8790"
 DEFAULT_WEB_URL = "http://127.0.0.1:8791"
 
@@ -74,12 +76,7 @@ def login(
         fail("give either --email or --phone")
     with _client(server) as client:
         if email:
-            password = (
-                typer.prompt("Password", hide_input=True)
-                if sys.stdin.isatty()
-                else sys.stdin.readline().rstrip("\n")
-            )
-            client.login_with_password(email, password)
+            client.login_with_password(email, _secret("password"))
         else:
             client.login_with_phone(phone, _ask)
         print(f"logged in at {server} as {client.info().name}")
@@ -103,12 +100,24 @@ def logout(server: Url = DEFAULT_URL) -> None:
     print(f"logged out at {server}")
 
 
+def _takes(row: Row[..., Any, Any], name: str) -> bool:
+    return any(field.name == name for field in fields(row.request))
+
+
+def _secret(name: str) -> str:
+    """Ask for what must not stand in the list of processes; a pipe may bring it too."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(name.capitalize(), hide_input=True))
+    return sys.stdin.readline().rstrip("\n")
+
+
 def _command(row: Row[..., Any, Any]) -> Callable[..., None]:
     def run(url: str, web_url: str, as_json: bool, **values: Any) -> None:
         import msgspec
 
+        secret = {name: _secret(name) for name in SECRETS if _takes(row, name)}
         with _client(url, web_url) as client:
-            answer = client.call(row, row.make(**values))
+            answer = client.call(row, row.make(**values, **secret))
         if isinstance(answer, Nothing):
             say({"code": 1, "msg": "success"}, as_json=as_json)
         else:
@@ -128,6 +137,7 @@ def _command(row: Row[..., Any, Any]) -> Callable[..., None]:
                 field.default,
             )
             for field in fields(row.request)
+            if field.name not in SECRETS
         ),
         parameter("server", Url, DEFAULT_URL),
         *web,

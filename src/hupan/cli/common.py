@@ -55,6 +55,8 @@ def read_settings(**flags: Any) -> Settings:
 @contextmanager
 def operator() -> Iterator[Context]:
     """Work by the same rules as the wire, with the operator as the actor in the audit."""
+    from sqlalchemy.exc import DBAPIError
+
     from hupan.accounts.context import Actor
     from hupan.accounts.operation import operation
     from hupan.accounts.refusals import Refusal
@@ -76,6 +78,8 @@ def operator() -> Iterator[Context]:
             yield ctx
     except Refusal as refusal:
         fail(refusal.text(settings.language))
+    except DBAPIError as error:
+        fail(f"the database cannot be used: {type(error.orig).__name__}")
     finally:
         world.database.close()
 
@@ -106,7 +110,7 @@ def moment(ctx: Context, span: str | None, until: str | None) -> int | None:
         match = _SPAN.match(span)
         if not match:
             fail(f"{span!r} is no span of time; write 30m, 12h, 7d, 2w or 1y")
-        return ctx.now + int(match[1]) * _SECONDS[match[2]]
+        return _bounded(ctx.now + int(match[1]) * _SECONDS[match[2]])
     return read_moment(until, ctx.settings) if until else None
 
 
@@ -118,4 +122,11 @@ def read_moment(text: str, settings: Settings) -> int:
         fail(f"{text!r} is no moment; write 2027-01-01 or 2027-01-01 08:00")
     if when.tzinfo is None:
         when = when.replace(tzinfo=settings.zone)
-    return int(when.timestamp())
+    return _bounded(int(when.timestamp()))
+
+
+def _bounded(seconds: int) -> int:
+    """Moments before 1970 and after the year 9999 cannot be shown by anybody."""
+    if not 0 < seconds <= 253_402_214_400:
+        fail("this moment is too far away")
+    return seconds

@@ -70,6 +70,11 @@ def dev(
             limit_sources=limits,
             log_format="console",
             log_level="warning",
+            # Whatever the surroundings configure, a sandbox keeps its own data and calls nobody.
+            database_url="",
+            deliver_sms=["console", "file"],
+            deliver_email=["console", "file"],
+            workers=1,
         )
         _dev(settings, seed, freeze)
 

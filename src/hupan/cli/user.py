@@ -46,6 +46,7 @@ def _link(ctx: Context, account_id: int) -> str:
     from hupan.accounts import links
 
     ctx.tx.begin()
+    links.revoke(ctx, account_id, "setup")
     settings = ctx.settings
     base = settings.web_url or f"http://{settings.host}:{settings.web_port}"
     return f"{base}/account/link#{links.text(ctx, links.create(ctx, account_id, 'setup'))}"
@@ -132,6 +133,22 @@ def unban(who: Who) -> None:
         one = find(ctx, who)
         people.unban(ctx, one.id)
     print(f"unbanned {one.id}")
+
+
+@app.command()
+def unlock(who: Who) -> None:
+    """Forget an account's wrong passwords and codes, so that it may try again at once."""
+    from hupan.accounts import limits
+
+    with operator() as ctx:
+        one = find(ctx, who)
+        ctx.tx.begin()
+        for address in (one.phone, one.email):
+            if address:
+                limits.forget(ctx, f"code:{address}:")
+                limits.forget(ctx, f"password:{address}:")
+        ctx.note("unlocked", one.id)
+    print(f"unlocked {one.id}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ and BEGIN to PostgreSQL.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ __all__ = ["SqlDatabase", "SqlTransaction"]
 
 #: How long a writer waits for its turn before the caller is told to come back, in seconds.
 PATIENCE = 10
+_POSTGRES_PATIENCE = (
+    f"-c lock_timeout={PATIENCE}s -c statement_timeout=30s"
+    " -c idle_in_transaction_session_timeout=60s"
+)
 
 
 class SqlDatabase:
@@ -46,14 +51,17 @@ class SqlDatabase:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = (
-            {"timeout": PATIENCE} if self.is_sqlite else {"connect_timeout": 5}
+            {"timeout": PATIENCE}
+            if self.is_sqlite
+            else {"connect_timeout": 5, "options": _POSTGRES_PATIENCE}
         )
         self.engine: Engine = create_engine(
             self.url,
             isolation_level="AUTOCOMMIT",
             connect_args=options,
-            pool_size=threads + 2,
-            max_overflow=threads,
+            # One for each thread of rules and of hashes, and some for post, pages and health.
+            pool_size=threads + (os.cpu_count() or 1) + 4,
+            max_overflow=4,
             pool_timeout=PATIENCE,
             # An error's text reaches the log, and a statement's parameters may be secrets.
             hide_parameters=True,
@@ -156,6 +164,19 @@ class SqlTransaction:
             self.one(select(func.setval(sequence, largest)))
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        if self.begun:
+            # A writer sees one moment and its own changes already.
+            yield
+            return
+        mode = "" if self.database.is_sqlite else " ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        self.connection.exec_driver_sql(f"BEGIN{mode}")
+        try:
+            yield
+        finally:
+            self.connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
     def unique(self, refusal: Exception) -> Iterator[None]:
         try:
             yield
@@ -198,8 +219,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 #: SQLite's codes for busy, locked, read-only, I/O error, full and cannot open.
 _PASSING_SQLITE = {5, 6, 8, 10, 13, 14}
-#: PostgreSQL's classes for lost connections, broken deadlocks, lack of room, and shutting down.
-_PASSING_POSTGRES = ("08", "40", "53", "57", "58")
+#: PostgreSQL's classes for lost connections, broken deadlocks, lack of room, a lock that was not
+#: to be had, and shutting down.
+_PASSING_POSTGRES = ("08", "40", "53", "55P03", "57", "58")
 
 
 def _is_passing(error: DBAPIError) -> bool:

@@ -64,8 +64,12 @@ class Bell:
 
 async def _to_console(letter: Letter, settings: Settings) -> None:
     line = f"[{letter.channel}] {letter.destination}: {letter.text}\n"
-    await asyncio.to_thread(sys.stdout.write, line)
-    sys.stdout.flush()
+
+    def write() -> None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    await asyncio.to_thread(write)
 
 
 async def _to_file(letter: Letter, settings: Settings) -> None:
@@ -146,8 +150,16 @@ class Post:
             elif len(self.leaving) >= MOST_LEAVING:
                 await asyncio.wait(self.leaving, return_when=asyncio.FIRST_COMPLETED)
 
+    async def drain(self, seconds: float = 2.0) -> None:
+        """Let letters that are on their way leave, for a short while."""
+        if self.leaving:
+            await asyncio.wait(self.leaving, timeout=seconds)
+
     async def _send(self, letter: Letter) -> None:
         settings = self.world.settings
+        if letter.ended:
+            await asyncio.to_thread(self._settle, letter, "")
+            return
         names = settings.deliver_sms if letter.channel == "sms" else settings.deliver_email
         error = "" if names else "no channel is configured"
         for name in names:

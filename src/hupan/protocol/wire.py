@@ -113,7 +113,7 @@ def decode_request(row: Row[..., Q, Any], body: bytes, query: str, *, get: bool)
         # Clients send all kinds of fillers where there are no parameters; none can matter.
         return row.make()
     if get:
-        return _from_json_value(dict(parse_qsl(query, keep_blank_values=True)), request)
+        return _from_json_value(dict(parse_qsl(query)), request)
     body = trim(body)
     if not body:
         return row.make()
@@ -167,8 +167,8 @@ def _from_json_value(value: Any, message: type[M]) -> M:
 
 
 def _loosen(value: Any, message: type[Message]) -> Any:
-    """Accept what clients really send: numbers for text, booleans for switches, null for nothing,
-    a second spelling.
+    """Accept what clients really send: numbers for text, booleans for switches, null (or no
+    digits) for nothing, a second spelling.
 
     (Text for numbers is msgspec's own lax mode.)
     """
@@ -180,7 +180,7 @@ def _loosen(value: Any, message: type[Message]) -> Any:
         for quirk in field.quirks:
             if found is None and quirk.also is not None:
                 found = value.get(quirk.also)
-        if found is None:
+        if found is None or (found == "" and field.type is int):
             continue
         if field.message is not None:
             inside = partial(_loosen, message=field.message)

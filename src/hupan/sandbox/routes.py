@@ -23,6 +23,7 @@ from hupan.sandbox.faults import Fault
 from hupan.sandbox.journal import as_curl, as_pytest, as_sdk
 from hupan.sandbox.snapshots import NoSnapshot
 from hupan.sandbox.stand import FRESH, Stand
+from hupan.server.body import read
 
 __all__ = ["routes"]
 
@@ -229,7 +230,7 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    raw = await request.body()
+    raw = await read(request.receive)
     try:
         body = msgspec.json.decode(raw) if len(raw) <= LARGEST_BODY else None
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -43,7 +43,8 @@ from hupan.sandbox.journal import Entry, Journal, decode, warn
 from hupan.sandbox.snapshots import Snapshots
 from hupan.server.app import App, Send, build_hosts, build_world
 from hupan.server.door import Ask, Door, Reply
-from hupan.settings import Settings
+from hupan.server.run import MARK
+from hupan.settings import Settings, SettingsError
 
 __all__ = ["FRESH", "Stand"]
 
@@ -112,6 +113,9 @@ class Stand:
         self.journal = Journal()
         self.listeners: list[Callable[[Entry], None]] = []
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if list(settings.data_dir.glob("hupan.db")) and not (settings.data_dir / MARK).exists():
+            raise SettingsError(f"{settings.data_dir} holds the data of a real server")
+        (settings.data_dir / MARK).touch()
         upgrade(settings.sqlalchemy_url)
         key = SeededRandom(f"{seed} key").bytes(32)
         self.world, self.bell = build_world(settings, clock=self.clock, random=self.random, key=key)

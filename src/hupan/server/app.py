@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +17,18 @@ from hupan.outside.database import SqlDatabase
 from hupan.outside.keys import load_key
 from hupan.outside.post import Bell
 from hupan.protocol import Host
-from hupan.protocol.wire import LARGEST_BODY
 from hupan.server import health, pages
+from hupan.server.body import Gone, Receive, read
 from hupan.server.door import Ask, Door, Lanes, Reply, not_found
 from hupan.settings import Settings
 
 __all__ = ["App", "Hosts", "Receive", "Scope", "Send", "build_hosts", "build_world"]
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Paths that are the server's own, and no client's.
 OWN = ("/healthz", "/readyz", "/account/", "/__dev")
-#: A body beyond this is not even read to its end.
-LARGEST_READ = 16 * LARGEST_BODY
 
 
 def build_world(
@@ -42,7 +39,7 @@ def build_world(
     key: bytes | None = None,
 ) -> tuple[World, Bell]:
     """Open everything outside the rules. The bell is what the world rings when it queues."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     bell = Bell()
     world = World(
         settings=settings,
@@ -82,17 +79,17 @@ class App:
         if scope["type"] != "http" or not self.knows(scope["path"]):
             await self.other(scope, receive, send)
             return
-        body = await _read(receive)
+        try:
+            body = await read(receive)
+        except Gone:
+            return
         client = scope.get("client")
         reply = await self.answer(
             Ask(
                 method=scope["method"],
                 path=scope["path"],
                 query=scope["query_string"].decode("latin-1"),
-                headers={
-                    name.decode("latin-1").lower(): value.decode("latin-1")
-                    for name, value in scope["headers"]
-                },
+                headers=_headers(scope["headers"]),
                 body=body,
                 peer=client[0] if client else "",
             )
@@ -100,17 +97,16 @@ class App:
         await self.send(reply, send)
 
 
-async def _read(receive: Receive) -> bytes:
-    """Read a body. One that is too large is read on for a while, so that the refusal arrives."""
-    body, size = b"", 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if len(body) <= LARGEST_BODY:
-            body += part
-        if not message.get("more_body", False) or size > LARGEST_READ:
-            return body
+def _headers(sent: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in sent:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        # A chain of proxies may write a line each; together they are one list.
+        if key == "x-forwarded-for" and key in headers:
+            text = f"{headers[key]},{text}"
+        headers[key] = text
+    return headers
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import gzip
 import ipaddress
 import itertools
 import os
+import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,9 @@ LONGEST_QUEUE = 2.0
 WORTH_GZIP = 1024
 #: Longer than any token, and short enough to compare.
 LONGEST_TOKEN = 64
+
+#: Some proxies write `1.2.3.4:5555` or `[2001:db8::1]:5555`.
+_PORT = re.compile(r"^(?:\[([^\]]*)\]|([0-9.]+))(?::\d+)?$")
 
 Headers = list[tuple[str, str]]
 
@@ -161,7 +165,8 @@ class Door:
             # A bug is never a refusal: it is loud in the log and plain to the client.
             log.exception("bug", number=number, path=ask.path)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
-            body = encode_refusal(format, number, 500, "服务器内部错误")
+            text = "Internal error" if self.language == "en" else "服务器内部错误"
+            body = encode_refusal(format, number, 500, text)
             return Reply(500, _typed(format), body), 500, who
         return Reply(200, _typed(format), body), 1, who
 
@@ -241,7 +246,7 @@ class Door:
         # Only what a trusted proxy appended is believed, read from the nearest hop outwards.
         hops = ask.headers.get("x-forwarded-for", "").split(",")
         while hops and any(address in network for network in self.trusted):
-            further = _address(hops.pop().strip())
+            further = _address(_PORT.sub(r"\1\2", hops.pop().strip()))
             if further is None:
                 break
             address = further

@@ -24,7 +24,10 @@ def problems(world: World) -> list[str]:
         assert isinstance(world.database, SqlDatabase)
         revision = current(world.database.engine)
         if revision != HEAD:
-            return [f"the schema is {revision or 'missing'}, this server needs {HEAD}"]
+            return [
+                f"the schema is {revision or 'missing'}, this server needs {HEAD};"
+                " run `hupan migrate`"
+            ]
         with operation(world) as ctx:
             limits.take(ctx, "readyz", 2**62, 60, TooManyRequests)
     except (Refusal, OSError) as error:

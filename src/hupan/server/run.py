@@ -10,13 +10,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from hupan.accounts import captchas, limits, passwords, sessions
+from hupan.accounts import captchas, codes, limits, links, outbox, passwords, sessions
 from hupan.accounts.context import Actor, World
 from hupan.accounts.operation import operation
 from hupan.accounts.refusals import Refusal
@@ -26,10 +27,14 @@ from hupan.server.app import App, Hosts, build_hosts, build_world
 from hupan.server.health import problems
 from hupan.settings import Settings, SettingsError
 
-__all__ = ["check_ports", "run", "serve"]
+__all__ = ["MARK", "check_ports", "run", "serve"]
 
+#: A file in the data folder of a sandbox, which no production server opens.
+MARK = "SANDBOX"
 #: How often what is over is swept away, in seconds.
 SWEEP = 600
+#: So many workers may die in a minute before the server gives up.
+MOST_DEATHS = 20
 
 
 def check_ports(settings: Settings) -> None:
@@ -57,14 +62,20 @@ def run(settings: Settings) -> int:
     """Run a production server until it is told to stop. Returns the exit code."""
     if settings.test_codes:
         raise SettingsError("test_codes are for `hupan dev` only; remove them")
+    if (settings.data_dir / MARK).exists():
+        raise SettingsError(
+            f"{settings.data_dir} holds a sandbox, whose passwords everybody knows;"
+            " choose another data_dir"
+        )
+    if "smtp" in settings.deliver_email and not (settings.smtp_host and settings.smtp_from):
+        raise SettingsError("deliver_email has smtp: set smtp_host and smtp_from")
     check_ports(settings)
     world, bell = build_world(settings)
     found = problems(world)
     if found:
-        raise SettingsError(f"{found[0]}; run `hupan migrate`")
+        raise SettingsError(found[0])
     if settings.workers == 1:
-        hosts = build_hosts(world)
-        asyncio.run(serve(hosts, bell, ready=_announce(settings)))
+        asyncio.run(serve(build_hosts(world), bell, ready=_announce(settings)))
         return 0
     _close(world)
     return _run_workers(settings)
@@ -87,28 +98,36 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    post = asyncio.create_task(Post(hosts.world, bell).run())
+    sender = Post(hosts.world, bell)
+    post = asyncio.create_task(sender.run())
     sweeper = asyncio.create_task(_sweep(hosts.world))
     warmer = loop.run_in_executor(hosts.lanes.hashes, passwords.warm, settings)
     servers = [_listener(hosts.api, settings, settings.port)]
     servers.append(_listener(hosts.web, settings, settings.web_port))
     running = [asyncio.create_task(server.serve()) for server in servers]
-    await _listening(settings)
-    if ready is not None:
+    ended = [asyncio.create_task(stop.wait()), *running, post]
+    begun = asyncio.create_task(_listening(settings))
+    await asyncio.wait([begun, *ended], return_when=asyncio.FIRST_COMPLETED)
+    if ready is not None and begun.done():
         ready()
-    await asyncio.wait(
-        [asyncio.create_task(stop.wait()), *running], return_when=asyncio.FIRST_COMPLETED
-    )
+    done, _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+    begun.cancel()
     for server in servers:
         server.stop()  # type: ignore[no-untyped-call]  # granian annotates no methods here.
     _, late = await asyncio.wait(running, timeout=settings.drain_seconds)
-    for task in (*late, post, sweeper):
+    await sender.drain()
+    for task in (*late, *ended, sweeper):
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        # Cancelled on purpose, or failed and told below.
+        with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
     await warmer
     hosts.lanes.close()
     _close(hosts.world)
+    for task in done:
+        failed = None if task.cancelled() else task.exception()
+        if failed is not None:
+            raise failed
 
 
 def _listener(app: App, settings: Settings, port: int) -> Server:
@@ -143,6 +162,9 @@ async def _sweep(world: World) -> None:
             captchas.sweep(ctx)
             limits.sweep(ctx)
             sessions.sweep(ctx)
+            outbox.sweep(ctx)
+            codes.sweep(ctx)
+            links.sweep(ctx)
 
     while True:
         await asyncio.sleep(SWEEP)
@@ -171,18 +193,26 @@ def _run_workers(settings: Settings) -> int:
         return process
 
     workers = [start() for _ in range(settings.workers)]
+    asyncio.run(_listening(settings))
     _announce(settings)()
+    # A worker that dies is replaced; workers that only die are a fault that no restart mends.
+    deaths, since = 0, time.monotonic()
     while not stopping.wait(0.5):
         for index, process in enumerate(workers):
             if not process.is_alive():
+                deaths += 1
                 workers[index] = start()
+        if time.monotonic() - since > 60:
+            deaths, since = 0, time.monotonic()
+        if deaths > MOST_DEATHS:
+            break
     for process in workers:
         process.terminate()
     for process in workers:
         process.join(settings.drain_seconds + 5)
         if process.is_alive():
             process.kill()
-    return 0
+    return 1 if deaths > MOST_DEATHS else 0
 
 
 def _worker(settings: Settings, parent: int) -> None:

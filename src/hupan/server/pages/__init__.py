@@ -20,6 +20,7 @@ from hupan.accounts.context import Context, World
 from hupan.accounts.operation import operation
 from hupan.accounts.refusals import BadLink, BadParameters, Refusal
 from hupan.protocol.wire import LARGEST_BODY
+from hupan.server.body import Gone, read
 from hupan.server.door import Lanes
 
 __all__ = ["routes"]
@@ -54,8 +55,8 @@ def routes(world: World, lanes: Lanes) -> list[BaseRoute]:
             return _open(ctx, opened)
 
     async def call(request: Request) -> Response:
-        body = await request.body()
         try:
+            body = await read(request.receive)
             if len(body) > LARGEST_BODY:
                 raise BadParameters()
             opened = msgspec.json.decode(body, type=Opened)
@@ -67,6 +68,8 @@ def routes(world: World, lanes: Lanes) -> list[BaseRoute]:
             refusal: Refusal = BadParameters()
         except Refusal as raised:
             refusal = raised
+        except Gone:
+            return Response()
         return _json({"code": refusal.code, "msg": refusal.text(world.settings.language)})
 
     return [

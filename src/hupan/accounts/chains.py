@@ -1,0 +1,37 @@
+"""Chains of hashes: each row's hash covers the row and the hash before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+
+from sqlalchemy import Column, ColumnElement, Table, select
+
+from hupan.accounts.context import Context, Found
+
+__all__ = ["BEGINNING", "link", "walk"]
+
+#: What stands before the first row.
+BEGINNING = bytes(32)
+#: So many rows are read at a time, so that a long chain does not have to fit into memory.
+CHUNK = 1000
+
+
+def link(last: bytes, values: Mapping[str, object]) -> bytes:
+    """The hash of a row that follows the row with the hash `last`."""
+    text = json.dumps([values[name] for name in sorted(values)], ensure_ascii=False)
+    return hashlib.sha256(last + text.encode()).digest()
+
+
+def walk(
+    ctx: Context, table: Table, place: Column[int], *where: ColumnElement[bool]
+) -> Iterator[Found]:
+    """The rows of a chain in the order of their place in it."""
+    after = 0
+    while True:
+        rows = ctx.tx.all(select(table).where(place > after, *where).order_by(place).limit(CHUNK))
+        yield from rows
+        if len(rows) < CHUNK:
+            return
+        after = rows[-1]._mapping[place.name]

@@ -1,0 +1,1 @@
+"""The pytest plugin: `hupan`, `hupan_redirect` and `hupan_asgi`, loaded by its entry point."""
