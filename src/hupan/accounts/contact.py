@@ -118,7 +118,13 @@ def undo(ctx: Context, text: str) -> None:
         ctx.tx.run(
             update(account)
             .where(account.c.id == found.account_id)
-            .values({column: found.value or None, "password_hash": None})
+            .values(
+                {
+                    column: found.value or None,
+                    "password_hash": None,
+                    "password_version": account.c.password_version + 1,
+                }
+            )
         )
     links.revoke(ctx, found.account_id)
     sessions.end_all(ctx, found.account_id)

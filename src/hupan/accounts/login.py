@@ -65,7 +65,7 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
     # The password that was verified must still be the password: a reset may have come between.
     if not ctx.tx.run(
         update(account)
-        .where(account.c.id == who.id, account.c.password_hash == who.password_hash)
+        .where(account.c.id == who.id, account.c.password_version == who.password_version)
         .values(password_hash=newer or who.password_hash)
     ):
         raise WrongPassword()

@@ -231,7 +231,7 @@ def forget(ctx: Context, destination: str) -> None:
 def failed(ctx: Context, letter: Letter, error: str) -> None:
     """It did not leave; try again later, or give up."""
     values: dict[str, Any] = {"error": error[:255]}
-    if letter.attempts >= ATTEMPTS:
+    if letter.attempts >= ATTEMPTS or letter.ended:
         values["dropped_at"] = ctx.now
         ctx.note("letter-dropped", purpose=letter.purpose, error=error[:255])
     else:

@@ -125,7 +125,11 @@ def store(ctx: Context, account_id: int, hashed: str) -> None:
     """Replace the password: every session ends and every contact is told."""
     ctx.tx.begin()
     who = people.get(ctx, account_id)
-    ctx.tx.run(update(account).where(account.c.id == account_id).values(password_hash=hashed))
+    ctx.tx.run(
+        update(account)
+        .where(account.c.id == account_id)
+        .values(password_hash=hashed, password_version=account.c.password_version + 1)
+    )
     sessions.end_all(ctx, account_id)
     links.revoke(ctx, account_id, "setup")
     if who.email:

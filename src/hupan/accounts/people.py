@@ -58,6 +58,7 @@ class Account:
     phone: str | None
     email: str | None
     password_hash: str | None
+    password_version: int
     vip_until: int
     banned_until: int
     ban_reason: str

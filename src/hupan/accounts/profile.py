@@ -157,7 +157,7 @@ def save_data(
         "updated_at": ctx.now,
     }
     # Locked first, so that an account that is being deleted gets no new data.
-    _change(ctx, account_id, last_seen_at=ctx.now)
+    _change(ctx, account_id, name=account.c.name)
     insert = ctx.tx.insert(profile).values(account_id=account_id, **values)
     ctx.tx.run(insert.on_conflict_do_update(index_elements=["account_id"], set_=values))
 

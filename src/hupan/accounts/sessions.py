@@ -81,16 +81,24 @@ def open_session(
     """Start a session. Others live on; past the limit the longest idle leaves."""
     ctx.tx.begin()
     # Writing the account first makes parallel logins of one account wait for each other.
-    here = ctx.tx.run(
+    # Its last login never goes back either: a call that began earlier may come to its turn later,
+    # and the order of sessions is the order of those turns.
+    now = ctx.tx.value(
         update(account)
         .where(
             account.c.id == account_id,
             account.c.banned_until <= ctx.now,
             account.c.deleted_at == 0,
         )
-        .values(last_login_at=ctx.now, last_seen_at=ctx.now)
+        .values(
+            last_login_at=case(
+                (account.c.last_login_at > ctx.now, account.c.last_login_at), else_=ctx.now
+            ),
+            last_seen_at=ctx.now,
+        )
+        .returning(account.c.last_login_at)
     )
-    if not here:
+    if now is None:
         # Banned or deleted since it was looked at.
         raise UnknownUser()
     token = token or new_token(ctx)
@@ -100,8 +108,8 @@ def open_session(
             token_hash=token_hash(token),
             device_id=device_id,
             platform=clean(platform)[:LONGEST_PLATFORM],
-            created_at=ctx.now,
-            seen_at=ctx.now,
+            created_at=now,
+            seen_at=now,
         )
     )
     mine = select(session.c.id).where(session.c.account_id == account_id)

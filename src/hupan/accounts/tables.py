@@ -82,6 +82,8 @@ account = Table(
     Column("phone", String(32), unique=True),
     Column("email", String(254), unique=True),
     Column("password_hash", String(255)),
+    # Grows when another password is set, and not when the same one is hashed anew.
+    number("password_version"),
     number("vip_until"),
     number("banned_until"),
     text("ban_reason"),

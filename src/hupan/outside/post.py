@@ -158,7 +158,7 @@ class Post:
     async def _send(self, letter: Letter) -> None:
         settings = self.world.settings
         if letter.ended:
-            await asyncio.to_thread(self._settle, letter, "")
+            await asyncio.to_thread(self._settle, letter, "the code has ended")
             return
         names = settings.deliver_sms if letter.channel == "sms" else settings.deliver_email
         error = "" if names else "no channel is configured"

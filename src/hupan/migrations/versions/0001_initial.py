@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("phone", sa.String(length=32), nullable=True),
         sa.Column("email", sa.String(length=254), nullable=True),
         sa.Column("password_hash", sa.String(length=255), nullable=True),
+        sa.Column("password_version", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("vip_until", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("banned_until", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("ban_reason", sa.String(length=255), server_default="", nullable=False),
