@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select, update
 
 from hupan.accounts import captchas, devices, limits, outbox, people
-from hupan.accounts.context import Context
+from hupan.accounts.context import Context, Found
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import CodeClosed, SentTooOften, TooManyRequests, WrongCode
 from hupan.accounts.tables import code, rate
@@ -58,7 +58,7 @@ def send(
     if silent:
         return
     ctx.tx.begin()
-    code_id = _alive(ctx, destination, (purpose,)) or _issue(ctx, channel, destination, purpose)
+    code_id = _alive(ctx, destination, purpose) or _issue(ctx, channel, destination, purpose)
     outbox.queue(
         ctx, channel, destination, "code-reset" if purpose == RESET else "code", code_id=code_id
     )
@@ -99,11 +99,10 @@ def _count_send(ctx: Context, destination: str) -> None:
             ctx.note("send-budget-alarm", taken=taken, limit=settings.site_send_limit)
 
 
-def _alive(ctx: Context, destination: str, purposes: tuple[str, ...]) -> int | None:
-    """The newest code that can still be used by strangers' guesses."""
-    row = ctx.tx.one(
-        select(code.c.id, rate.c.taken)
-        .outerjoin(rate, rate.c.key == "try:" + code.c.id.cast(rate.c.key.type) + ":")
+def _newest(ctx: Context, destination: str, purposes: tuple[str, ...]) -> Found | None:
+    """The newest code of an address that is neither used nor over."""
+    return ctx.tx.one(
+        select(code.c.id, code.c.nonce)
         .where(
             code.c.destination == destination,
             code.c.purpose.in_(purposes),
@@ -113,9 +112,19 @@ def _alive(ctx: Context, destination: str, purposes: tuple[str, ...]) -> int | N
         .order_by(code.c.id.desc())
         .limit(1)
     )
-    if row is None or (row.taken or 0) >= ctx.settings.code_tries:
+
+
+def _alive(ctx: Context, destination: str, purpose: str) -> int | None:
+    """The code to send again: the newest one, unless strangers have guessed at it too often."""
+    row = _newest(ctx, destination, (purpose,))
+    if row is None:
         return None
-    return int(row.id)
+    taken = ctx.tx.value(select(rate.c.taken).where(rate.c.key == _tries(row.id, "")))
+    return None if (taken or 0) >= ctx.settings.code_tries else int(row.id)
+
+
+def _tries(code_id: int, budget: str) -> str:
+    return f"try:{code_id}:{budget}"
 
 
 def _issue(ctx: Context, channel: str, destination: str, purpose: str) -> int:
@@ -158,24 +167,14 @@ def prove(
     """
     failures = f"code:{destination}:{budget}"
     limits.check_failures(ctx, failures)
-    row = ctx.tx.one(
-        select(code.c.id, code.c.nonce)
-        .where(
-            code.c.destination == destination,
-            code.c.purpose.in_(purposes),
-            code.c.used_at == 0,
-            code.c.expires_at > ctx.now,
-        )
-        .order_by(code.c.id.desc())
-        .limit(1)
-    )
+    row = _newest(ctx, destination, purposes)
     if row is None:
         raise WrongCode()
     # Counted before comparing, and not undone by the refusal: of many guesses at once, only so
     # many are compared.
     with aside(ctx):
         try:
-            limits.take(ctx, f"try:{row.id}:{budget}", ctx.settings.code_tries, DAY, CodeClosed)
+            limits.take(ctx, _tries(row.id, budget), ctx.settings.code_tries, DAY, CodeClosed)
         except CodeClosed:
             # A new code helps at once; waiting for this one's window would not.
             raise CodeClosed() from None
