@@ -1,7 +1,7 @@
 """Who asks: the SDK. Every row is a typed call; what is odd about the wire stays behind it.
 
-`Client` makes plain calls and `AsyncClient` awaitable ones. A refusal of the server is `Refused`;
-transport errors keep httpx2's names.
+`Client` makes plain calls and `AsyncClient` awaitable ones. A refusal of the server is `Refused`,
+an answer that makes no sense is `Unreadable`, and what went wrong on the way keeps httpx2's names.
 """
 
 from hupan.client.calls import AsyncClient, Client

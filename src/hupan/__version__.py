@@ -1,0 +1,3 @@
+"""The version, where the rooms can have it without the names of the SDK."""
+
+__version__ = "0.1.0"
