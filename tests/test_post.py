@@ -11,7 +11,6 @@ import ssl
 import statistics
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -500,19 +499,6 @@ def shared(build: Build, tmp_path: Path) -> House:
     return build()
 
 
-@pytest.fixture
-def servers(processes: Callable[..., list[Process]]) -> Callable[..., list[Process]]:
-    """Start real servers."""
-
-    def start(count: int, **settings: Any) -> list[Process]:
-        with warnings.catch_warnings():
-            # The helper hands each server's log over without closing its own end.
-            warnings.simplefilter("ignore", ResourceWarning)
-            return processes(count, **settings)
-
-    return start
-
-
 def ask_code(house: House, one: Process, to: str) -> float:
     """Ask a real server for a code; how long the answer took."""
     with Client(one.url) as client:
@@ -527,10 +513,10 @@ def ask_code(house: House, one: Process, to: str) -> float:
 
 
 def test_two_servers_send_each_letter_once(
-    shared: House, servers: Callable[..., list[Process]], tmp_path: Path
+    shared: House, processes: Callable[..., list[Process]], tmp_path: Path
 ) -> None:
     """Both look at the same outbox, and both are asked; each line stands in the file once."""
-    both = servers(2)
+    both = processes(2)
     ids = put(shared, 24)
     for number, one in enumerate(both):
         ask_code(shared, one, f"1391234567{number}")
@@ -542,11 +528,11 @@ def test_two_servers_send_each_letter_once(
 
 
 def test_a_silent_relay_delays_no_answer(
-    shared: House, servers: Callable[..., list[Process]], tarpit: int
+    shared: House, processes: Callable[..., list[Process]], tarpit: int
 ) -> None:
     """Requests only write rows: while a relay hangs, no answer is late by more than 200 ms."""
     mail = {"deliver_email": "smtp", "smtp_host": "127.0.0.1", "smtp_port": tarpit}
-    (one,) = servers(1, **mail, smtp_security="plain", smtp_from="a@example.org", smtp_timeout=30)
+    (one,) = processes(1, **mail, smtp_security="plain", smtp_from="a@example.org", smtp_timeout=30)
 
     def asked(kind: str, number: int) -> list[float]:
         to = f"{kind}{number}@example.org" if kind == "mail" else f"139{number:08d}"
@@ -587,13 +573,13 @@ def test_a_silent_relay_delays_no_short_message(build: Build, tarpit: int, tmp_p
 
 def test_a_channel_that_breaks_does_not_end_the_sender(
     shared: House,
-    servers: Callable[..., list[Process]],
+    processes: Callable[..., list[Process]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A standard output that cannot write Chinese is a failure of one channel, of one letter."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    (one,) = servers(1, deliver_sms="console,file")
+    (one,) = processes(1, deliver_sms="console,file")
     ask_code(shared, one, "13912345678")
     until(lambda: rows(shared)[0].attempts)
     ask_code(shared, one, "13912345679")
