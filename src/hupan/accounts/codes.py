@@ -99,13 +99,13 @@ def _count_send(ctx: Context, destination: str) -> None:
             ctx.note("send-budget-alarm", taken=taken, limit=settings.site_send_limit)
 
 
-def _newest(ctx: Context, destination: str, purposes: tuple[str, ...]) -> Found | None:
-    """The newest code of an address that is neither used nor over."""
+def _newest(ctx: Context, destination: str, purpose: str) -> Found | None:
+    """The newest code of an address and a purpose that is neither used nor over."""
     return ctx.tx.one(
         select(code.c.id, code.c.nonce)
         .where(
             code.c.destination == destination,
-            code.c.purpose.in_(purposes),
+            code.c.purpose == purpose,
             code.c.used_at == 0,
             code.c.expires_at > ctx.now,
         )
@@ -116,7 +116,7 @@ def _newest(ctx: Context, destination: str, purposes: tuple[str, ...]) -> Found 
 
 def _alive(ctx: Context, destination: str, purpose: str) -> int | None:
     """The code to send again: the newest one, unless strangers have guessed at it too often."""
-    row = _newest(ctx, destination, (purpose,))
+    row = _newest(ctx, destination, purpose)
     if row is None:
         return None
     taken = ctx.tx.value(select(rate.c.taken).where(rate.c.key == _tries(row.id, "")))
@@ -151,7 +151,7 @@ def prove(
     purposes: tuple[str, ...] = (ANY,),
     budget: str = "",
 ) -> Proof:
-    """Compare a guess with the newest code of an address.
+    """Compare a guess with the newest code of each purpose of an address.
 
     Args:
         destination: a normalised number or address.
@@ -167,23 +167,28 @@ def prove(
     """
     failures = f"code:{destination}:{budget}"
     limits.check_failures(ctx, failures)
-    row = _newest(ctx, destination, purposes)
-    if row is None:
+    rows = [row for purpose in purposes if (row := _newest(ctx, destination, purpose))]
+    if not rows:
         raise WrongCode()
-    # Counted before comparing, and not undone by the refusal: of many guesses at once, only so
-    # many are compared.
-    with aside(ctx):
+    closed = 0
+    for row in rows:
+        # Counted before comparing, and not undone by the refusal: of many guesses at once, only
+        # so many are compared.
         try:
-            limits.take(ctx, _tries(row.id, budget), ctx.settings.code_tries, DAY, CodeClosed)
+            with aside(ctx):
+                limits.take(ctx, _tries(row.id, budget), ctx.settings.code_tries, DAY, CodeClosed)
         except CodeClosed:
-            # A new code helps at once; waiting for this one's window would not.
-            raise CodeClosed() from None
-    right = outbox.code_text(ctx.world, row.id, destination, row.nonce)
-    if not hmac.compare_digest(right.encode(), guess.strip().encode()):
-        ctx.note("code-wrong", code=row.id)
-        limits.count_failure(ctx, failures, FREE_FAILURES)
-        raise WrongCode()
-    return Proof(row.id, destination)
+            closed += 1
+            continue
+        right = outbox.code_text(ctx.world, row.id, destination, row.nonce)
+        if hmac.compare_digest(right.encode(), guess.strip().encode()):
+            return Proof(row.id, destination)
+    if closed == len(rows):
+        # Without a time to wait: a new code helps at once.
+        raise CodeClosed()
+    ctx.note("code-wrong", code=rows[0].id)
+    limits.count_failure(ctx, failures, FREE_FAILURES)
+    raise WrongCode()
 
 
 def sweep(ctx: Context) -> None:

@@ -101,8 +101,9 @@ def _tell(ctx: Context, mine: people.Account, changed: str, former: str | None) 
 def undo(ctx: Context, text: str) -> None:
     """Give an account its old contact back, and take from a thief whatever else a thief may have.
 
-    Every session ends, the password is dropped (a code sets a new one), and so is every other
-    link: one of them may have gone to the thief.
+    Every session ends, the password is dropped (a code sets a new one), and so are the links of
+    later changes of this contact, which may have gone to the thief. Earlier ones stay: whoever
+    was told first is likeliest to be the owner.
 
     Raises:
         BadLink: the link cannot be used.
@@ -126,7 +127,7 @@ def undo(ctx: Context, text: str) -> None:
                 }
             )
         )
-    links.revoke(ctx, found.account_id)
+    links.revoke(ctx, found.account_id, found.kind, after=found.id)
     sessions.end_all(ctx, found.account_id)
     ctx.note("contact-restored", found.account_id, contact=column)
 

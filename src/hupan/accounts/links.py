@@ -91,12 +91,12 @@ def use(ctx: Context, found: Link) -> None:
     ctx.note("link-used", found.account_id, kind=found.kind)
 
 
-def revoke(ctx: Context, account_id: int, kind: str = "") -> None:
-    """Make every open link of an account useless, or those of one kind."""
+def revoke(ctx: Context, account_id: int, kind: str = "", *, after: int = 0) -> None:
+    """Make the open links of an account useless: all, those of a kind, those after a link."""
     these = link.c.kind == kind if kind else true()
     ctx.tx.run(
         update(link)
-        .where(link.c.account_id == account_id, link.c.used_at == 0, these)
+        .where(link.c.account_id == account_id, link.c.used_at == 0, link.c.id > after, these)
         .values(used_at=ctx.now)
     )
 

@@ -10,8 +10,9 @@ __all__ = ["clean", "short"]
 
 #: Invisible characters that emoji sequences need: the joiner and the two variation selectors.
 _JOINERS = {"\u200d", "\ufe0f", "\ufe0e"}
-#: What they may follow: symbols, other marks, and the digits and signs of keycaps.
+#: What they may follow: symbols and other marks, and what a keycap is put around.
 _JOINED = {"So", "Sk", "Sm", "Mn", "Me"}
+_KEYS = set("0123456789#*")
 #: Letters and marks that show nothing at all: Hangul and Khmer fillers, other selectors.
 _BLANK = {
     *"\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u2800",
@@ -26,10 +27,14 @@ _DROPPED = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 def clean(text: str, *, lines: bool = False) -> str:
     """Take control, bidirectional and zero-width characters out; `lines` keeps line breaks."""
     kept: list[str] = []
-    for char in text:
+    for place, char in enumerate(text):
         if char in _JOINERS:
             # Between letters they would only make two equal-looking names differ.
-            if kept and (unicodedata.category(kept[-1]) in _JOINED or kept[-1] in _JOINERS):
+            if kept and (
+                unicodedata.category(kept[-1]) in _JOINED
+                or kept[-1] in _JOINERS
+                or (kept[-1] in _KEYS and text[place + 1 : place + 2] == "\u20e3")
+            ):
                 kept.append(char)
         elif (lines and char == "\n") or not (
             char in _BLANK or unicodedata.category(char) in _DROPPED

@@ -14,10 +14,11 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -40,6 +41,8 @@ from hupan.server.answers import Answer, all_answers
 __all__ = ["Ask", "Door", "Lanes", "Reply", "not_found"]
 
 log = structlog.get_logger("hupan.door")
+
+T = TypeVar("T")
 
 #: The longest a password may wait for its turn, in seconds; after that the caller is sent away.
 LONGEST_QUEUE = 2.0
@@ -86,6 +89,27 @@ class Lanes:
         # More than these cannot have their turn in time, at 50 ms a hash.
         self.most_waiting = int(cores * LONGEST_QUEUE / 0.05)
 
+    async def hash(self, work: Callable[[], T]) -> T:
+        """Run something that hashes a password, when its turn comes.
+
+        Raises:
+            Busy: too many wait already, or its turn came too late.
+        """
+        if self.waiting >= self.most_waiting:
+            raise Busy(retry_after=2)
+        queued = time.perf_counter()
+
+        def in_turn() -> T:
+            if time.perf_counter() - queued > LONGEST_QUEUE:
+                raise Busy(retry_after=2)
+            return work()
+
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.hashes, in_turn)
+        finally:
+            self.waiting -= 1
+
     def close(self) -> None:
         """Let what runs come to its end."""
         self.rules.shutdown()
@@ -118,32 +142,20 @@ class Door:
         if ask.method not in row.methods:
             return self._other_method(row, ask)
         number = next(self.numbers)
-        loop = asyncio.get_running_loop()
-        if not answer.hashes:
-            work = loop.run_in_executor(self.lanes.rules, self._serve, row, answer, ask, number)
-            reply, outcome, who = await work
-        elif self.lanes.waiting >= self.lanes.most_waiting:
-            reply, outcome, who = self._refuse(row, ask, number, Busy(retry_after=2))
-        else:
-            self.lanes.waiting += 1
-            try:
-                reply, outcome, who = await loop.run_in_executor(
-                    self.lanes.hashes, self._serve_in_turn, row, answer, ask, number, started
-                )
-            finally:
-                self.lanes.waiting -= 1
+        work = partial(self._serve, row, answer, ask, number)
+        try:
+            if answer.hashes:
+                reply, outcome, who = await self.lanes.hash(work)
+            else:
+                loop = asyncio.get_running_loop()
+                reply, outcome, who = await loop.run_in_executor(self.lanes.rules, work)
+        except Busy as busy:
+            reply, outcome, who = self._refuse(row, ask, number, busy)
         milliseconds = round((time.perf_counter() - started) * 1000, 1)
         log.info("call", number=number, path=ask.path, code=outcome, account=who, ms=milliseconds)
         return self._dress(reply, ask)
 
     # ------------------------------------------------------------ in a worker thread
-
-    def _serve_in_turn(
-        self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int, started: float
-    ) -> tuple[Reply, int, int]:
-        if time.perf_counter() - started > LONGEST_QUEUE:
-            return self._refuse(row, ask, number, Busy(retry_after=2))
-        return self._serve(row, answer, ask, number)
 
     def _serve(
         self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int

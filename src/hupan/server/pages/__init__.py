@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -60,9 +61,10 @@ def routes(world: World, lanes: Lanes) -> list[BaseRoute]:
             if len(body) > LARGEST_BODY:
                 raise BadParameters()
             opened = msgspec.json.decode(body, type=Opened)
-            # A password may be hashed here, which only the lane for hashes does.
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(lanes.hashes, run, opened)
+            if opened.look:
+                answer = await asyncio.to_thread(run, opened)
+            else:
+                answer = await lanes.hash(partial(run, opened))
             return _json({"code": 1, "data": answer, "msg": "success"})
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             refusal: Refusal = BadParameters()
@@ -70,7 +72,10 @@ def routes(world: World, lanes: Lanes) -> list[BaseRoute]:
             refusal = raised
         except Gone:
             return Response()
-        return _json({"code": refusal.code, "msg": refusal.text(world.settings.language)})
+        answered = _json({"code": refusal.code, "msg": refusal.text(world.settings.language)})
+        if refusal.retry_after is not None:
+            answered.headers["retry-after"] = str(refusal.retry_after)
+        return answered
 
     return [
         *(Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()),
