@@ -15,10 +15,12 @@ _FILES = {
     "/__dev/": ("page.html", "text/html"),
     "/__dev/page.js": ("page.js", "text/javascript"),
     "/__dev/page.css": ("page.css", "text/css"),
+    "/__dev/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self';"
-    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    " img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'; require-trusted-types-for 'script'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
