@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test check nightly lock docs clean
+.PHONY: help setup dev test tools check nightly lock docs clean
 
 help: ## List these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -29,7 +29,16 @@ check: setup ## Lint, types and the arrows between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check ## Check, then run the tests on SQLite and on PostgreSQL
+# The pages are tested in a real browser, and curl is one of the clients that the sandbox reaches;
+# both come from Debian. Where nothing may be installed, those tests say that they are skipped.
+tools:
+	@command -v chromium >/dev/null && command -v curl >/dev/null && command -v xxd >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	            chromium curl xxd fonts-noto-cjk >/dev/null; } \
+	  || echo "chromium, curl or xxd is missing; the tests that need it are skipped"
+
+test: check tools ## Check, then run the tests on SQLite and on PostgreSQL
 	$(BIN)/python -m pytest -m "not nightly"
 
 nightly: setup ## The long campaigns (noise, postings, state machine)
