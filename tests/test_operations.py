@@ -430,6 +430,7 @@ def test_a_stop_does_not_wait_for_ever(tmp_path: Path, sqlite_template: Path) ->
     assert took < 1 + 3
 
 
+@pytest.mark.nightly  # It takes as long as a writer is patient, which is ten seconds.
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_stop_does_not_wait_for_a_lock(draining: tuple[Server, str, House]) -> None:
     """R10: nor does a row that somebody else has locked; SQLite's waits end by themselves."""

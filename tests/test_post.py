@@ -527,6 +527,7 @@ def test_two_servers_send_each_letter_once(
     assert set(ids) < set(written)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_silent_relay_delays_no_answer(
     shared: House, processes: Callable[..., list[Process]], tarpit: int
 ) -> None:
@@ -571,6 +572,7 @@ def test_a_silent_relay_delays_no_short_message(build: Build, tarpit: int, tmp_p
         until(lambda: lines(tmp_path), seconds=2.0)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_channel_that_breaks_does_not_end_the_sender(
     shared: House,
     processes: Callable[..., list[Process]],

@@ -96,7 +96,6 @@ def test_a_sequence_of_emoji_stays_whole() -> None:
     assert clean(" \u200d\ufe0f ") == ""
 
 
-@pytest.mark.xfail(strict=True, reason="src: texts.clean drops the selector behind a digit")
 def test_a_keycap_stays_whole() -> None:
     """The comment in `texts` promises keycaps; their selector stands between digit and cap."""
     assert clean("1\ufe0f\u20e3") == "1\ufe0f\u20e3"
