@@ -19,6 +19,8 @@ import httpx2
 import pytest
 
 from hupan.client import Client, Refused
+from hupan.sandbox.stand import Stand
+from hupan.settings import SettingsError, load
 from tests.house import free_ports, shaped_like_token
 
 HUPAN = str(Path(sys.executable).parent / "hupan")
@@ -375,6 +377,30 @@ def test_limits_and_nothing_of_the_surroundings(tmp_path: Path) -> None:
         assert "Traceback" not in (tmp_path / "stderr").read_text()
         assert "mail.example.org" not in (tmp_path / "watched").read_text()
     assert not production.exists()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "hupan.db",
+        pytest.param(
+            "secret.key",
+            marks=pytest.mark.xfail(
+                strict=True, reason="src: Stand takes a folder whose server keeps to PostgreSQL"
+            ),
+        ),
+    ],
+)
+def test_the_data_of_a_real_server_are_not_touched(tmp_path: Path, left: str) -> None:
+    """A sandbox neither moves in there nor leaves the mark that would keep the server out."""
+    (tmp_path / left).write_bytes(b"")
+
+    def move_in() -> None:
+        Stand(load(data_dir=tmp_path)).database.close()
+
+    with pytest.raises(SettingsError, match="holds the data of a real server"):
+        move_in()
+    assert {path.name for path in tmp_path.iterdir()} == {left}
 
 
 def test_data_that_is_kept_is_there_again(tmp_path: Path) -> None:
