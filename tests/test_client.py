@@ -30,6 +30,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from packaging.requirements import Requirement
 
@@ -48,10 +49,12 @@ from hupan.client import (
     calls,
 )
 from hupan.client.paging import Pages
-from hupan.protocol import Row, rows
-from hupan.protocol.message import Nothing
+from hupan.protocol import Message, Row, rows
+from hupan.protocol.message import Field, Nothing, fields
+from hupan.protocol.table import MODULES
 from hupan.protocol.user import Group, User
-from tests.house import House, describe, free_ports
+from tests.house import House, Process, describe, free_ports
+from tests.house import _await_ready as await_ready
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "sdk.md"
@@ -1380,3 +1383,207 @@ def test_a_keyring_keeps_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept == {("hupan", "http://a"): "1", ("my bot", "http://a"): "2"}
     store.save("http://a", "")
     assert kept == {("my bot", "http://a"): "2"}
+
+
+# ---------------------------------------------------------------- the page about the SDK
+
+
+def _signature(name: str, thing: Any) -> str:
+    """A signature in one line, as its author wrote it."""
+    words, keyword_only = [], False
+    for one in inspect.signature(thing).parameters.values():
+        if one.name == "self":
+            continue
+        if one.kind is one.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            words.append("*")
+        kind = "" if one.annotation is one.empty else f": {one.annotation}"
+        gap = " = " if kind else "="
+        words.append(
+            one.name + kind + ("" if one.default is one.empty else f"{gap}{one.default!r}")
+        )
+    gives = inspect.signature(thing).return_annotation
+    told = "" if isinstance(thing, type) or gives == "None" else f" -> {gives}"
+    return f"{name}({', '.join(words)}){told}"
+
+
+def _markdown(text: str) -> str:
+    """A docstring as a page shows it: sections become lists, everything else stays."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(text).splitlines():
+        head = re.fullmatch(r"(Args|Attributes|Raises|Returns):", line)
+        item = re.fullmatch(r"    ([\w.]+): (.*)", line)
+        if head:
+            lines += [f"{head[1]}:", ""]
+        elif item:
+            lines.append(f"- `{item[1]}`: {item[2]}")
+        elif line.startswith("        "):
+            lines.append(f"  {line.strip()}")
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+#: The names in the order in which people need them.
+ORDER = (
+    "Client", "AsyncClient", "Question", "Refused", "Unreadable", "TokenFile", "KeyringStore",
+    "TokenStore",
+)  # fmt: skip
+
+
+def _things() -> Iterator[str]:
+    for name in ORDER:
+        thing = getattr(sdk, name)
+        shown = f"#### `{name}`"
+        if name not in ("TokenStore", "Unreadable"):
+            shown = f"#### `{_signature(name, thing)}`"
+        yield f"{shown}\n\n{_markdown(thing.__doc__)}"
+        for inner, member in vars(thing).items():
+            if inner.startswith("_") or not inspect.isfunction(member):
+                continue
+            word = "await " if inspect.iscoroutinefunction(member) else ""
+            doc = inspect.getdoc(member)
+            assert doc, f"{name}.{inner}"
+            yield f"##### `{word}{_signature(f'{name}.{inner}', member)}`\n\n{_markdown(doc)}"
+    doc = inspect.getdoc(Client.token)
+    assert doc
+    yield f"##### `Client.token`, `AsyncClient.token`\n\n{doc}"
+
+
+def _kind(field: Field) -> str:
+    kind = f"`{field.message.__name__}`" if field.message else f"`{field.type.__name__}`"
+    if field.repeated:
+        return f"list of {kind}"
+    return f"{kind} or unset" if field.default is msgspec.UNSET else kind
+
+
+def _calls() -> Iterator[str]:
+    for module in MODULES:
+        mine = [row for row in rows() if row.module == module.__name__]
+        yield f"#### {inspect.cleandoc(module.__doc__ or '')}\n"
+        yield "| call | gives | reads only | what it does |"
+        yield "|---|---|---|---|"
+        for row in mine:
+            words = ", ".join(f"{one.name}={one.default!r}" for one in fields(row.request))
+            gives = "" if row.answer is Nothing else f"`{row.answer.__name__}`"
+            safe = "yes" if row.safe else ""
+            doc = inspect.cleandoc(row.request.__doc__ or "") if words else ""
+            what = " ".join(f"{row.summary} {doc}".split())
+            yield f"| `{row.name}({words})` | {gives} | {safe} | {what} |"
+        yield ""
+
+
+def _answers() -> Iterator[str]:
+    yield "| class | fields | what it is |"
+    yield "|---|---|---|"
+    done: set[type[Message]] = {Nothing}
+
+    def tell(message: type[Message]) -> Iterator[str]:
+        if message in done:
+            return
+        done.add(message)
+        told = ", ".join(f"`{one.name}` {_kind(one)}" for one in fields(message))
+        what = " ".join(inspect.cleandoc(message.__doc__ or "").split())
+        yield f"| `{message.__name__}` | {told} | {what} |"
+        for one in fields(message):
+            if one.message is not None:
+                yield from tell(one.message)
+
+    for row in rows():
+        yield from tell(row.answer)
+
+
+def derived_reference() -> str:
+    """Everything public, every call and every answer."""
+    return "\n".join(
+        [
+            "### Names\n\nAll of them can be imported from `hupan`.\n",
+            "\n\n".join(_things()),
+            "\n### Calls\n\nOf a `Client`; an `AsyncClient` has the same ones to await.\n",
+            "\n".join(_calls()),
+            "### Answers\n",
+            "\n".join(_answers()),
+        ]
+    )
+
+
+REFERENCE = re.compile(r"(?<=<!-- derived: reference -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def test_the_reference_is_as_the_code_says() -> None:
+    """Issue 3: an API reference from docstrings."""
+    found = REFERENCE.search(PAGE.read_text("utf-8"))
+    assert found
+    assert found[0].strip("\n") == derived_reference().strip("\n"), REWRITE
+
+
+def test_the_reference_has_everything() -> None:
+    assert sorted(ORDER) == sorted(sdk.__all__)
+    text = derived_reference()
+    for name, _ in public():
+        assert f"`{name}" in text or f"await {name}(" in text, name
+    for row in rows():
+        assert f"`{row.name}(" in text, describe(row)
+        if row.answer is not Nothing:
+            assert f"| `{row.answer.__name__}` |" in text, describe(row)
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """`hupan dev`, on ports of its own."""
+    with sandbox(tmp_path_factory.mktemp("sandbox")) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def sandbox(folder: Path) -> Iterator[Process]:
+    """A real `hupan dev`."""
+    port, web_port = free_ports(2)
+    program = Path(sys.executable).parent / "hupan"
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("HUPAN_")}
+    with (
+        (folder / "out").open("wb") as out,
+        subprocess.Popen(
+            [program, "dev", "--port", str(port), "--web-port", str(web_port)],
+            cwd=folder, env=environment, stdout=out, stderr=out,
+        ) as process,
+    ):  # fmt: skip
+        started = Process(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{web_port}")
+        try:
+            await_ready(started)
+            yield started
+        finally:
+            process.terminate()
+
+
+def test_the_blocks_of_the_page_do_what_it_says(
+    stand_in: Process,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Issue 3: a quickstart whose code blocks are run by the tests."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S
+    )
+    assert len(blocks) == PAGE.read_text("utf-8").count("```python") >= 6
+    names: dict[str, Any] = {"__name__": "page"}
+    for code, printed in blocks:
+        local = code.replace("http://127.0.0.1:8790", stand_in.url)
+        exec(compile(local, "docs/sdk.md", "exec"), names)
+        assert capsys.readouterr().out == printed
+
+
+def write() -> None:
+    """Write the reference into the page."""
+    text = PAGE.read_text("utf-8")
+    found = REFERENCE.search(text)
+    assert found
+    PAGE.write_text(
+        text[: found.start()] + derived_reference() + "\n" + text[found.end() :], "utf-8"
+    )
+
+
+if __name__ == "__main__":
+    write()

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-FILES = sorted(path.name for path in FOLDER.glob("*_*.py") if not path.name.startswith("test_"))
+FILES = sorted(
+    path.name for path in FOLDER.glob("*.py") if path.name.startswith(("right", "wrong"))
+)
 PROGRAMS = Path(sys.executable).parent
 CHECKERS = ("mypy", "basedpyright", "ty")
 

@@ -308,7 +308,7 @@ class Client(_Rows, SyncCaller):
         pages = Pages[CoinRecord](size, lambda record: record.id)
         while not pages.done:
             found = self.gold_coin_increase_decrease_record(size=size, page=pages.number)
-            yield from pages.turn(found.gold_coin_record, found.total)
+            yield from pages.turn(found.gold_coin_record, found.total or None)
 
     def iter_groups(self, category: str = "", keyword: str = "", size: int = 30) -> Iterator[Group]:
         """Every group of a section, or of all of them. `size` groups are asked for at a time."""
@@ -421,7 +421,7 @@ class AsyncClient(_Rows, AsyncCaller):
         pages = Pages[CoinRecord](size, lambda record: record.id)
         while not pages.done:
             found = await self.gold_coin_increase_decrease_record(size=size, page=pages.number)
-            for record in pages.turn(found.gold_coin_record, found.total):
+            for record in pages.turn(found.gold_coin_record, found.total or None):
                 yield record
 
     async def iter_groups(
