@@ -7,7 +7,7 @@ import sys
 import typer
 
 from hupan import __version__
-from hupan.cli import audit, call, coins, protocol, server, user
+from hupan.cli import audit, call, coins, protocol, run, server, user
 
 __all__ = ["app", "main"]
 
@@ -38,10 +38,12 @@ def common(
 
 app.command()(server.serve)
 app.command()(server.dev)
+app.command(context_settings={"allow_interspersed_args": False})(run.run)
 app.command()(server.migrate)
 app.command()(protocol.protocol)
 app.command()(call.login)
 app.command()(call.logout)
+app.add_typer(run.app, name="intercept")
 app.add_typer(call.app, name="call")
 app.add_typer(user.app, name="user")
 app.add_typer(coins.app, name="coins")
