@@ -25,8 +25,8 @@ from tests.house import free_ports, shaped_like_token
 
 HUPAN = str(Path(sys.executable).parent / "hupan")
 DAY = 86_400
-#: The budget from the start to the first answer, and how much slower a busy machine may be.
-BUDGET, BUSY = 2.0, 5
+#: Seconds from the start to the first answer.
+BUDGET = 2.0
 
 DEAD = (-101, "未登录")
 
@@ -67,7 +67,7 @@ class Dev:
     url: str
     web_url: str
     folder: Path
-    seconds: float
+    work: float = 0.0
 
     @property
     def said(self) -> str:
@@ -130,7 +130,7 @@ def developing(folder: Path, *flags: str, **more: str) -> Iterator[Dev]:
             [HUPAN, "dev", *addresses, *flags], cwd=folder, stdout=out, stderr=err,
             env=outside | watched | {"TMPDIR": str(folder / "tmp")} | more,
         )  # fmt: skip
-    dev = Dev(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{web_port}", folder, 0.0)
+    dev = Dev(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{web_port}", folder)
     try:
         while time.monotonic() < started + 30:
             assert process.poll() is None, (folder / "stderr").read_text()
@@ -139,8 +139,11 @@ def developing(folder: Path, *flags: str, **more: str) -> Iterator[Dev]:
                 break
             except httpx2.TransportError:
                 time.sleep(0.02)
-        dev.seconds = time.monotonic() - started
-        print(f"hupan dev {' '.join(flags)}: {dev.seconds:.2f} s to the first answer")
+        # Fields 14 and 15 are the processor's ticks, for the process and for the kernel.
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        dev.work = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        seconds = time.monotonic() - started
+        print(f"hupan dev: {seconds:.2f} s to the first answer, {dev.work:.2f} s of them work")
         # The people are shown once both hosts listen.
         while len(dev.people) < 20 and time.monotonic() < started + 30:
             time.sleep(0.02)
@@ -174,8 +177,8 @@ def login(dev: Dev, who: Shown) -> str:
 
 
 def test_it_answers_at_once(dev: Dev) -> None:
-    """Budget: two seconds from the start to the first answer."""
-    assert dev.seconds < BUDGET * BUSY
+    """Budget: two seconds to the first answer; its own work, since the machine may be busy."""
+    assert dev.work < BUDGET
 
 
 def test_twenty_people_are_shown_with_all_one_needs(dev: Dev) -> None:
