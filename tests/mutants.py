@@ -10,11 +10,12 @@ server: a mutant cannot quietly become the real thing when the rule is written a
 from __future__ import annotations
 
 import inspect
-import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import ModuleType
@@ -32,12 +33,34 @@ def mutant(take_away: Callable[[], None]) -> Callable[[], None]:
     return take_away
 
 
+_originals: list[tuple[ModuleType, str, Any]] = []
+
+
+@contextmanager
+def taken_away(name: str) -> Iterator[None]:
+    """Be a mutant in this very process for a while; for those made by `edit`."""
+    MUTANTS[name]()
+    try:
+        yield
+    finally:
+        while _originals:
+            module, function, original = _originals.pop()
+            setattr(module, function, original)
+
+
 def edit(module: ModuleType, name: str, *changes: tuple[str, str]) -> None:
-    """Write a function of a module anew, with each old text, which stands there once, changed."""
-    text = inspect.getsource(getattr(module, name))
+    """Write a function of a module anew, with each old text, which stands there once, changed.
+
+    An old text is short and may leave lines out with `...`, so that it outlives small rewrites.
+    """
+    original = getattr(module, name)
+    text = inspect.getsource(original)
     for old, new in changes:
-        assert text.count(old) == 1, f"{name} has {text.count(old)} times: {old}"
-        text = text.replace(old, new)
+        pattern = ".*?".join(re.escape(part) for part in old.split("..."))
+        found = re.findall(pattern, text, re.DOTALL)
+        assert len(found) == 1, f"{module.__name__}.{name} has {len(found)} times: {old}"
+        text = text.replace(found[0], new)
+    _originals.append((module, name, original))
     space = vars(module)
     space.setdefault("_pause", time.sleep)
     future = "from __future__ import annotations\n"
@@ -58,38 +81,53 @@ def code_used_twice() -> None:
 @mutant
 def tries_counted_after_comparing() -> None:
     """R2, C4: the number of tries is read, the guess compared, and the try counted in the end."""
-    from hupan.accounts import codes
+    from sqlalchemy import select
 
-    edit(
-        codes,
-        "prove",
-        (
-            "    with aside(ctx):\n"
-            '        limits.take(ctx, f"try:{row.id}:{budget}", ctx.settings.code_tries, DAY,'
-            " CodeClosed)\n",
-            '    tries = select(rate.c.taken).where(rate.c.key == f"try:{row.id}:{budget}")\n'
-            "    if (ctx.tx.value(tries) or 0) >= ctx.settings.code_tries:\n"
-            "        raise CodeClosed()\n",
-        ),
-        (
-            "        limits.count_failure(ctx, failures, FREE_FAILURES)\n",
-            "        with aside(ctx):\n"
-            '            limits.take(ctx, f"try:{row.id}:{budget}", 2**31, DAY, CodeClosed)\n',
-        ),
-    )
+    from hupan.accounts import limits
+    from hupan.accounts.operation import aside
+    from hupan.accounts.refusals import CodeClosed, Refusal
+    from hupan.accounts.tables import rate
+
+    take, tried = limits.take, threading.local()
+
+    def look(ctx: Context, key: str, most: int, seconds: int, refusal: type[Refusal]) -> int:
+        if not key.startswith("try:"):
+            return take(ctx, key, most, seconds, refusal)
+        tried.key = key
+        taken = ctx.tx.value(select(rate.c.taken).where(rate.c.key == key)) or 0
+        if taken >= most:
+            raise refusal(retry_after=1)
+        return int(taken)
+
+    def count(ctx: Context, key: str, free: int) -> None:
+        with aside(ctx):
+            take(ctx, tried.key, 2**31, 86_400, CodeClosed)
+
+    limits.take, limits.count_failure = look, count
 
 
 @mutant
-def tries_counted_in_the_call() -> None:
-    """R2, C4: tries are counted in the call's own transaction, which a refusal rolls back."""
-    from hupan.accounts import codes
+def tries_given_back() -> None:
+    """R2, C4: a refusal gives the try back, as the rollback of one transaction for all would."""
+    from sqlalchemy import update
 
-    edit(
-        codes,
-        "prove",
-        ("    with aside(ctx):\n", "    if True:\n"),
-        ("        limits.count_failure(ctx, failures, FREE_FAILURES)\n", ""),
-    )
+    from hupan.accounts import limits
+    from hupan.accounts.operation import aside
+    from hupan.accounts.refusals import Refusal
+    from hupan.accounts.tables import rate
+
+    take, tried = limits.take, threading.local()
+
+    def remember(ctx: Context, key: str, most: int, seconds: int, refusal: type[Refusal]) -> int:
+        tried.key = key
+        return take(ctx, key, most, seconds, refusal)
+
+    def give_back(ctx: Context, key: str, free: int) -> None:
+        with aside(ctx):
+            mine = rate.c.key == tried.key
+            ctx.tx.run(update(rate).where(mine).values(taken=rate.c.taken - 1))
+
+    limits.take, limits.count_failure = remember, give_back
 
 
 @mutant
@@ -103,14 +141,17 @@ def captcha_spent_twice() -> None:
 @mutant
 def rate_read_then_written() -> None:
     """C11: what was taken is read, compared, and written back."""
+    from sqlalchemy import select
+
     from hupan.accounts import limits
     from hupan.accounts.refusals import Refusal
     from hupan.accounts.tables import rate
 
     def take(ctx: Context, key: str, most: int, seconds: int, refusal: type[Refusal]) -> int:
-        row = ctx.tx.one(limits.select(rate).where(rate.c.key == key))
-        fresh = row is None or row.opened_at <= ctx.now - seconds
-        taken, opened = (0, ctx.now) if fresh else (row.taken, row.opened_at)
+        row = ctx.tx.one(select(rate).where(rate.c.key == key))
+        taken, opened = 0, ctx.now
+        if row is not None and row.opened_at > ctx.now - seconds:
+            taken, opened = row.taken, row.opened_at
         if taken >= most:
             raise refusal(retry_after=max(1, opened + seconds - ctx.now))
         time.sleep(0.01)
@@ -126,19 +167,19 @@ def rate_read_then_written() -> None:
 
 
 @mutant
-def tries_of_passwords_counted_first() -> None:
-    """C12: every password counts as wrong until it was compared, so that right ones crowd out."""
-    from hupan.accounts import login
+def every_login_is_a_failure() -> None:
+    """C12: passwords are counted before they are compared, and right ones are not taken back."""
+    from hupan.accounts import limits, passwords
 
-    edit(
-        login,
-        "by_password",
-        (
-            "    limits.check_failures(ctx, failures)\n",
-            "    limits.check_failures(ctx, failures)\n"
-            "    limits.count_failure(ctx, failures, passwords.FREE_FAILURES)\n",
-        ),
-    )
+    check_failures = limits.check_failures
+
+    def check_and_count(ctx: Context, key: str) -> None:
+        check_failures(ctx, key)
+        if key.startswith("password:"):
+            limits.count_failure(ctx, key, passwords.FREE_FAILURES)
+
+    limits.check_failures = check_and_count
+    limits.forget = lambda ctx, prefix: None
 
 
 @mutant
@@ -151,14 +192,17 @@ def one_budget_for_all() -> None:
 
 @mutant
 def slow_comparing() -> None:
-    """No guard is missing here: there is only more time between a right password and its use."""
-    from hupan.accounts import login
+    """No guard is missing here: there is only more time between comparing and what follows."""
+    from hupan.accounts import passwords
 
-    edit(
-        login,
-        "by_password",
-        ("    ctx.tx.begin()\n", "    _pause(0.3)\n    ctx.tx.begin()\n"),
-    )
+    verify = passwords.verify
+
+    def verify_and_rest(ctx: Context, known: str | None, password: str) -> bool:
+        right = verify(ctx, known, password)
+        time.sleep(0.2)
+        return right
+
+    passwords.verify = verify_and_rest
 
 
 @mutant
@@ -166,12 +210,8 @@ def password_compared_once() -> None:
     """T5: nobody asks whether the compared password still is the password."""
     from hupan.accounts import login
 
-    edit(
-        login,
-        "by_password",
-        ("    ctx.tx.begin()\n", "    _pause(0.3)\n    ctx.tx.begin()\n"),
-        (", account.c.password_hash == who.password_hash)", ")"),
-    )
+    slow_comparing()
+    edit(login, "by_password", ("account.c.id == who.id,...)", "account.c.id == who.id)"))
 
 
 @mutant
@@ -211,44 +251,55 @@ def sessions_of_one_process() -> None:
 @mutant
 def room_made_before_the_login() -> None:
     """T3: the longest idle session leaves before the login, in a transaction of its own."""
-    from hupan.accounts import login, sessions
+    from sqlalchemy import delete, select
+
+    from hupan.accounts import login, people, sessions
     from hupan.accounts.operation import aside
+    from hupan.accounts.tables import session
 
     by_password = login.by_password
-    edit(
-        sessions,
-        "open_session",
-        (
-            "    ctx.tx.run(\n        delete(session).where(\n"
-            "            session.c.account_id == account_id,\n"
-            "            session.c.id.not_in("
-            "staying.limit(ctx.settings.max_sessions).scalar_subquery()),\n        )\n    )\n",
-            "",
-        ),
-    )
+    edit(sessions, "open_session", ("staying.limit(ctx.settings.max_sessions)", "staying"))
 
-    def make_room(ctx: Context, email: str, *more: str) -> str:
-        from hupan.accounts import people
-        from hupan.accounts.tables import session
-
+    def make_room(ctx: Context, email: str, password: str, device_id: str, platform: str) -> str:
         who = people.by_email(ctx, email)
         assert who is not None
         staying = (
-            sessions.select(session.c.id)
+            select(session.c.id)
             .where(session.c.account_id == who.id)
             .order_by(session.c.seen_at.desc(), session.c.id.desc())
             .limit(ctx.settings.max_sessions - 1)
         )
         with aside(ctx):
             ctx.tx.run(
-                sessions.delete(session).where(
+                delete(session).where(
                     session.c.account_id == who.id,
                     session.c.id.not_in(staying.scalar_subquery()),
                 )
             )
-        return by_password(ctx, email, *more)
+        time.sleep(0.05)
+        return by_password(ctx, email, password, device_id, platform)
 
     login.by_password = make_room
+
+
+@mutant
+def banned_person_let_in() -> None:
+    """T5: a session is opened without asking again whether its owner was banned meanwhile."""
+    from hupan.accounts import sessions
+
+    edit(sessions, "open_session", ("            account.c.banned_until <= ctx.now,\n", ""))
+
+
+@mutant
+def sessions_locked_before_the_account() -> None:
+    """A ban ends the sessions first, while a visit counts its day at the account first."""
+    from hupan.accounts import people
+
+    edit(
+        people,
+        "ban",
+        ("    ctx.tx.run(...update(", "    sessions.end_all(ctx, who.id)\n    ctx.tx.run(update("),
+    )
 
 
 # ---------------------------------------------------------------- contacts
@@ -266,11 +317,16 @@ def contact_not_looked_up_again() -> None:
     edit(
         login,
         "by_code",
-        (
-            "    who = people.by_phone(ctx, phone)\n    if who is None:\n",
-            "    if who is None:\n",
-        ),
+        ("    who = people.by_phone(ctx, phone)\n    if who is", "    if who is"),
     )
+
+
+@mutant
+def deleted_account_changed() -> None:
+    """T5: a name or a picture is written without asking whether the account was deleted."""
+    from hupan.accounts import profile
+
+    edit(profile, "_change", (", account.c.deleted_at == 0", ""))
 
 
 # ---------------------------------------------------------------- coins and rewards
@@ -281,11 +337,11 @@ def reward_without_key() -> None:
     """A first change is rewarded under a key that never repeats."""
     from hupan.accounts import coins
 
-    edit(
-        coins,
-        "reward",
-        ('key=f"{key}:{account_id}"', 'key=f"{key}:{ctx.world.random.bytes(8).hex()}"'),
-    )
+    def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
+        key += ctx.world.random.bytes(8).hex()
+        coins.post(ctx, account_id, amount, typ=typ, reason=reason, key=key)
+
+    coins.reward = reward
 
 
 @mutant
@@ -308,15 +364,28 @@ def invitation_answered_twice() -> None:
 
 
 @mutant
-def invitations_counted_at_once() -> None:
-    """Paid invitations are counted without waiting for those that are being answered."""
+def invitations_unlocked() -> None:
+    """Invitations are judged and counted without waiting for those that are being answered."""
     from hupan.accounts import invites
 
     edit(
         invites,
         "answer",
-        ("for account_to_lock in sorted((inviter, account_id)):", "for account_to_lock in ():"),
+        (" in sorted(...):\n", " in ():\n"),
+        ("    changed = ", "    _pause(0.02)\n    changed = "),
+        (
+            "    so_far = progress(ctx, inviter)\n",
+            "    so_far = progress(ctx, inviter)\n    _pause(0.02)\n",
+        ),
     )
+
+
+@mutant
+def inviters_locked_as_they_come() -> None:
+    """Two answers lock each its own account first, and then wait for each other's."""
+    from hupan.accounts import invites
+
+    edit(invites, "answer", (" in sorted(...):\n", " in (account_id, inviter):\n"))
 
 
 @mutant
@@ -327,11 +396,7 @@ def coins_without_condition() -> None:
     edit(
         coins,
         "_move",
-        (
-            "            wallet.c.id == wallet_id,\n"
-            "            (wallet.c.account_id.is_(None)) | (wallet.c.balance + change >= 0),\n",
-            "            wallet.c.id == wallet_id,\n",
-        ),
+        ("            (wallet.c.account_id.is_(None)) | (wallet.c.balance + change >= 0),\n", ""),
     )
 
 
@@ -429,40 +494,43 @@ def take_part(name: str, url: str, folder: Path, barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def race_coins(count: int, rule: str, *args: Any, **more: Any) -> list[str]:
-    """Run one rule of the coin book in so many threads, all at once in all processes.
+def race_coins(
+    rule: str, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]], racers: Sequence[int]
+) -> list[tuple[int, str]]:
+    """Run one rule of the coin book in a thread for each racer, all at once in all processes.
 
-    Returns what each got: the result, or the name of what was raised.
+    The racers make these calls in turn; `{n}` in an argument is the racer's number. Returns which
+    call each made, and its result or the name of what was raised.
     """
     from hupan.accounts import coins
     from hupan.accounts.operation import operation
 
-    got: list[str] = []
-    together = threading.Barrier(count + 1)
+    heard: list[tuple[int, str]] = []
+    together = threading.Barrier(len(racers) + 1)
 
     def run(number: int) -> None:
-        # A key with `{n}` in it is each racer's own.
-        own = f"{os.getpid()}-{number}"
-        given = {
-            key: value.replace("{n}", own) if isinstance(value, str) else value
-            for key, value in more.items()
+        place = number % len(calls)
+        given, named = calls[place]
+        own = {
+            key: value.replace("{n}", str(number)) if isinstance(value, str) else value
+            for key, value in named.items()
         }
         together.wait()
         try:
             with operation(_world) as ctx:
-                result = str(getattr(coins, rule)(ctx, *args, **given))
+                result = str(getattr(coins, rule)(ctx, *given, **own))
         except Exception as error:
             result = type(error).__name__
-        got.append(result)
+        heard.append((place, result))
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in racers]
     for thread in threads:
         thread.start()
     _barrier.wait()
     together.wait()
     for thread in threads:
         thread.join()
-    return got
+    return heard
 
 
 def main(name: str) -> int:
