@@ -26,22 +26,25 @@ import httpx2
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from hupan.accounts.operation import operation
 from hupan.accounts.refusals import every_refusal
 from hupan.accounts.tables import session
+from hupan.cli import app
 from hupan.client import Client, Refused, Unreadable
 from hupan.protocol.user import Me, NewName
 from hupan.protocol.wire import class_of
-from hupan.sandbox import magic, terminal
+from hupan.sandbox import journal, magic, terminal
+from hupan.sandbox import routes as routes_module
 from hupan.sandbox.clock import SandboxClock, moment_of, seconds_of
 from hupan.sandbox.faults import Fault, UnknownFault
 from hupan.sandbox.people import everybody
 from hupan.sandbox.routes import routes
 from hupan.sandbox.snapshots import NoSnapshot
 from hupan.sandbox.stand import FRESH, Stand
-from hupan.server.run import MARK
-from hupan.settings import Settings, SettingsError
+from hupan.server.run import MARK, run
+from hupan.settings import Settings, SettingsError, load
 from tests.house import NOON, Process, free_ports, png_of
 from tests.house import _await_ready as await_ready
 
@@ -1497,10 +1500,9 @@ def script(api: Any, web: Any) -> list[tuple[int, dict[str, str], bytes]]:
 def test_a_seed_and_a_frozen_clock_make_two_processes_the_same(tmp_path: Path) -> None:
     options = ("--seed", "7", "--freeze", "2026-01-01 08:00")
     both = [start_dev(tmp_path / name, *options) for name in ("one", "two")]
-    other = start_dev(tmp_path / "three", "--seed", "8", "--freeze", "2026-01-01 08:00")
     told = []
-    with running(*both, other):
-        for one in (*both, other):
+    with running(*both):
+        for one in both:
             with (
                 httpx2.Client(base_url=one.url, timeout=30) as api,
                 httpx2.Client(base_url=one.web_url, timeout=30) as web,
@@ -1514,16 +1516,30 @@ def test_a_seed_and_a_frozen_clock_make_two_processes_the_same(tmp_path: Path) -
                     del entry["ms"], entry["copy"]
                 told[-1].append((0, {}, json.dumps(kept).encode()))
         assert [one.stop() for one in both] == [0, 0]
-    first, second, third = told
+    first, second = told
     assert len(first) == len(second) > 30
     for place, (here, there) in enumerate(zip(first, second, strict=True)):
         assert here == there, f"answer {place} differs"
-    assert first != third
     # The printed words are the same but for the ports and the measured times.
     plain = [
         re.sub(r"127\.0\.0\.1:\d+|\d+\.\d+ ms", "", one.out.read_text("utf-8")) for one in both
     ]
     assert sorted(plain[0].splitlines()) == sorted(plain[1].splitlines())
+
+
+def test_another_seed_makes_other_answers(stands: Callable[..., Box]) -> None:
+    answers = []
+    for name, seed in (("one", "7"), ("two", "7"), ("three", "8"), ("four", "")):
+        clock = SandboxClock()
+        clock.freeze(NOON)
+        box = stands(name, seed=seed, clock=clock)
+        stranger = box.web.get("/v1/user/homepage", params={"userId": "7000033"}).json()
+        answers.append((box.api.post("/v1/user/captcha").content, stranger["data"]["user"]))
+    assert answers[0] == answers[1]
+    assert answers[0][0] != answers[2][0] != answers[3][0]
+    assert answers[0][1] != answers[2][1]
+    # Without a seed there are the twenty, and nobody else.
+    assert answers[3][1]["nickname"] == ""
 
 
 def test_a_kept_folder_never_hands_out_a_token_twice(stands: Callable[..., Box]) -> None:
@@ -1557,40 +1573,43 @@ def test_a_sandbox_takes_no_data_of_a_real_server(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def serve(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def test_production_refuses_the_sandbox_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / MARK).touch()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HUPAN_")}
-    return subprocess.run(
-        [sys.executable, "-c", "from hupan.cli import main; main()", "serve", *options],
-        cwd=folder,
-        env=clean | environment | {"PYTHONUTF8": "1"},
+    refused = subprocess.run(
+        [
+            *(sys.executable, "-c", "from hupan.cli import main; main()", "serve"),
+            *("--data", str(tmp_path)),
+        ],
+        env=clean,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-
-
-def test_production_refuses_the_sandbox_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / MARK).touch()
-    refused = serve(tmp_path)
     assert refused.returncode == 1
     assert "holds a sandbox, whose passwords everybody knows" in refused.stderr
-    (tmp_path / "data" / MARK).unlink()
-    fixed = {
-        "HUPAN_TEST_CODES": '{"13800000001": "246810"}',
-        "HUPAN_TEST_CODES_UNTIL": "2099-01-01",
-    }
-    refused = serve(tmp_path, **fixed)
-    assert refused.returncode == 1
-    assert "test_codes are for `hupan dev` only" in refused.stderr
-    refused = serve(tmp_path, HUPAN_FREEZE="2026-01-01")
-    assert "unknown setting freeze" in refused.stderr
-    refused = serve(tmp_path, "--seed", "7")
-    assert refused.returncode == 2
-    assert "No such option" in refused.stderr
+    fixed = Settings(
+        data_dir=tmp_path / "real",
+        test_codes={"13800000001": "246810"},
+        test_codes_until="2099-01-01",  # type: ignore[arg-type]  # pydantic reads text.
+    )
+    with pytest.raises(SettingsError, match="test_codes are for `hupan dev` only"):
+        run(fixed)
+    for name in ("FREEZE", "SEED", "FAULTS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"HUPAN_{name}", "1")
+            with pytest.raises(SettingsError, match="unknown setting"):
+                load()
+    for option in ("--seed", "--freeze", "--limits"):
+        told = CliRunner().invoke(app, ["serve", option, "1"])
+        assert told.exit_code == 2
+        assert "No such option" in told.output
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_real_server_has_nothing_of_it(processes: Callable[..., list[Process]]) -> None:
     (server,) = processes()
     for method, path in (
@@ -1655,8 +1674,8 @@ def test_dev_prints_what_one_needs(live: httpx2.Client, dev: Dev) -> None:
         assert json.loads(done.stdout)["data"]["id"] == "7000001"
 
 
-def test_dev_ignores_what_the_surroundings_configure(tmp_path: Path) -> None:
-    """It keeps its own data and calls nobody, and stops when it is told to."""
+def test_dev_keeps_to_itself_whatever_the_surroundings_configure(tmp_path: Path) -> None:
+    """Its own data, nobody called, fixed codes where they are asked for; it stops when told to."""
     one = start_dev(
         tmp_path,
         "--data",
@@ -1664,27 +1683,20 @@ def test_dev_ignores_what_the_surroundings_configure(tmp_path: Path) -> None:
         HUPAN_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
         HUPAN_DELIVER_EMAIL="smtp",
         HUPAN_WORKERS="3",
-    )
-    began = time.monotonic()
-    with running(one):
-        print(f"dev was ready after {time.monotonic() - began:.1f} s")
-        assert (tmp_path / "kept" / MARK).exists()
-        assert one.stop() == 0
-
-
-def test_fixed_codes_of_a_process(tmp_path: Path) -> None:
-    one = start_dev(
-        tmp_path,
         HUPAN_TEST_CODES='{"13800000001": "246810"}',
         HUPAN_TEST_CODES_UNTIL="2099-12-31",
     )
+    began = time.monotonic()
     with running(one), httpx2.Client(base_url=one.url, timeout=30) as api:
+        print(f"dev was ready after {time.monotonic() - began:.1f} s")
+        assert (tmp_path / "kept" / MARK).exists()
         captcha = api.post("/v1/user/captcha").json()["data"]["id"]
         solution = api.get(f"/__dev/captchas/{captcha}").json()["solution"]
         said = {"mobile": "13800000001", "id": captcha, "code": solution}
         assert api.post("/v1/verification/get-verification-code", json=said).json()["code"] == 1
         login = {"mobile": "13800000001", "captcha": "246810"}
         assert api.post("/v1/user/verification-login", json=login).json()["code"] == 1
+        assert one.stop() == 0
 
 
 def test_a_bad_moment_for_freeze_is_one_line(tmp_path: Path) -> None:
@@ -1698,6 +1710,106 @@ def test_a_bad_moment_for_freeze_is_one_line(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the page about it
 
 
+PAGE = ROOT / "docs" / "sandbox.md"
+
+
 def blocks(language: str) -> list[str]:
-    page = (ROOT / "docs" / "sandbox.md").read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    pattern = rf"^```{language}\n(.*?)^```"
+    return re.findall(pattern, PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def localised(block: str, dev: Dev) -> str:
+    text = block.replace("http://127.0.0.1:8790", dev.url)
+    return text.replace("http://127.0.0.1:8791", dev.web_url)
+
+
+def test_the_commands_of_the_page_do_what_it_says(live: httpx2.Client, dev: Dev) -> None:
+    for tool in ("bash", "curl"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"the blocks of the page need {tool}")
+    done = subprocess.run(
+        ["bash", "-eu", "-c", localised("\necho ---\n".join(blocks("bash")), dev)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _, people, post, branches, clock, faults, entries, copy, foreign, states = [
+        part.strip() for part in done.stdout.split("---\n")
+    ]
+    assert json.loads(people)["data"]["id"] == "7000001"
+    assert re.search(r'"code":"\d{6}"', post)
+    assert re.search(r'\{"code":1,"data":\{"token":"[\w-]{31}"', post)
+    assert branches == (
+        '{"code":-1,"msg":"验证码发送失败，请稍后再试"}{"code":-1,"msg":"账号已被永久封禁"}'
+    )
+    moments = [json.loads(one) for one in re.findall(r"\{[^}]*\}", clock)]
+    assert "ms" in moments.pop()
+    assert [one["frozen"] for one in moments] == [False, True, True, True, True, False]
+    assert moments[2]["now"] - moments[1]["now"] == 7 * DAY
+    assert moments[3]["now"] == moments[2]["next_expiry"]
+    assert moments[4]["text"] == "2027-01-01 08:00:00"
+    # Half an answer, then a refusal.
+    assert re.search(r'^.*\}\{"code":1,"data":\{"id":"7000001"[^}]*$', faults, re.MULTILINE)
+    assert '{"code":-1,"msg":"昵称审核中"}' in faults
+    assert "unknown field 7" in entries
+    assert copy == "client.info()"
+    assert foreign.endswith('"unimplemented":["/v1/msg/send-message"]')
+    assert '"snapshots":["fresh","before"]' in states
+    assert re.search(r'\{"ms":[\d.]+\}$', states)
+
+
+def test_the_python_of_the_page_does_what_it_says(live: httpx2.Client, dev: Dev) -> None:
+    (block,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", localised(block, dev)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["-101 未登录", str([INFO] * 3)]
+
+
+def test_the_page_names_everything_there_is(box: Box) -> None:
+    text = PAGE.read_text("utf-8")
+    for name, meaning in Fault.KINDS.items():
+        assert f"| `{name}` | {meaning} |" in text
+    for field in ("match", "fault", "probability", "times", "seconds", "status", "code", "msg"):
+        assert f"`{field}`" in text
+    for one in magic.IDENTITIES:
+        assert f"| `{one.phone}` | `{one.email}` |" in text
+    for route in routes(box.stand):
+        path = str(getattr(route, "path", ""))
+        assert path in text or path.endswith((".js", ".css", ".svg")), path
+    letter = {"id", "channel", "to", "purpose", "code", "link", "text", "at", "ended"}
+    box.code_for("13800000001")
+    assert set(box.get("outbox")["messages"][0]) == letter
+    for key in (*letter, *box.get("clock"), *box.get("requests")["requests"][0]):
+        assert f"`{key}`" in text or key in ("accept", "rule"), key
+    # Sentences with numbers say the numbers of the code.
+    assert f"for the last {journal.KEPT} requests" in text
+    assert f"at most {routes_module.LONGEST:.0f}" in text
+    assert f"only\n{box.stand.settings.max_sessions} sessions" in text
+
+
+def test_the_people_are_as_the_page_says(box: Box) -> None:
+    def whole(number: int) -> Any:
+        return box.sdk(everybody()[number - 1].token)
+
+    assert len(whole(1).medal().medal) == 3
+    assert len(list(whole(1).iter_coin_records())) == 45
+    now = box.get("clock")["now"]
+    assert whole(2).info().vip_expired_time == now + 3650 * DAY
+    assert whole(11).info().vip_expired_time == now - 3 * DAY
+    assert whole(12).info().vip_expired_time == now + 1800
+    for number in range(17, 21):
+        assert len(whole(number).clients().clients) == 6
+        assert whole(number).get_user_data().data.introduction
+    assert whole(17).get_user(id="7000018").remark_info.remark_name == "备注 7000018"
+    groups = list(whole(1).iter_groups())
+    assert len(groups) == 7 * 12
+    assert not any("封禁" in one.nickname for one in groups)

@@ -232,11 +232,13 @@ def routes(stand: Stand) -> list[BaseRoute]:
             "requests": [entry_told(entry, request) for entry in await poll(request, look, "0")],
             "unimplemented": stand.journal.unimplemented,
             "counts": stand.journal.counts,
+            # Whoever reads on from a number learns that the numbers begin anew.
+            "era": stand.journal.era,
         }
 
     async def clear_requests(_: Request) -> Any:
         stand.journal.clear()
-        return {"requests": [], "unimplemented": [], "counts": {}}
+        return {"requests": [], "unimplemented": [], "counts": {}, "era": stand.journal.era}
 
     # ------------------------------------------------------------ states
 

@@ -42,9 +42,11 @@ const most = 500;
 let language = navigator.language.startsWith("zh") ? "zh" : "en";
 let shown = [];
 let chosen = null;
+let era = null;
 let kinds = {};
 let zone = "UTC";
 let gone = false;
+let refreshing = Promise.resolve();
 const element = (id) => document.getElementById(id);
 const say = (word) => words[language][word];
 
@@ -181,7 +183,7 @@ function showRequests() {
   const wanted = element("filter").value.trim().toLowerCase();
   const rows = shown.filter((one) =>
     !wanted || `${one.method} ${one.path} ${one.row} ${one.code} ${one.msg}`.toLowerCase().includes(wanted)).reverse();
-  fill("requests", [rows.map((one) => one.id), chosen, shown.at(-1)?.at], () => rows.map((one) => {
+  fill("requests", [rows.map((one) => one.id), chosen, era], () => rows.map((one) => {
     const outcome = one.code ?? one.status;
     const row = button(null, () => {
       chosen = one.id;
@@ -200,18 +202,15 @@ function showRequests() {
 }
 
 async function refreshRequests() {
-  const last = shown.at(-1)?.id ?? 0;
-  let told = await call(`requests?after=${last}`);
-  if (told.requests.length) {
-    shown = [...shown, ...told.requests].slice(-most);
-  } else if (last) {
+  let told = await call(`requests?after=${shown.at(-1)?.id ?? 0}`);
+  if (told.era !== era) {
     // After a reset the numbers begin anew.
     told = await call("requests");
-    if ((told.requests.at(-1)?.id ?? 0) < last || told.requests.at(-1)?.at !== shown.at(-1)?.at) {
-      shown = told.requests.slice(-most);
-      chosen = null;
-    }
+    era = told.era;
+    shown = [];
+    chosen = null;
   }
+  shown = [...shown, ...told.requests].slice(-most);
   showRequests();
   showDetail();
   const paths = Object.entries(told.counts).map(([path, count]) => `${path} ×${count}`);
@@ -288,6 +287,12 @@ function showSnapshots(snapshots) {
 }
 
 async function refresh() {
+  // One at a time: two that overlap would show the same request twice.
+  refreshing = refreshing.then(refreshAll, refreshAll);
+  await refreshing;
+}
+
+async function refreshAll() {
   showClock(await call("clock"));
   await refreshRequests();
   showLetters((await call("outbox")).messages);
@@ -324,14 +329,10 @@ element("language").addEventListener("click", guarded(async () => {
 }));
 element("reset").addEventListener("click", guarded(async () => {
   const { ms } = await post("reset", {});
-  shown = [];
-  chosen = null;
   return `${say("wiped")} (${ms} ms)`;
 }));
 element("clear").addEventListener("click", guarded(async () => {
   await call("requests", { method: "DELETE" });
-  shown = [];
-  chosen = null;
 }));
 element("filter").addEventListener("input", showRequests);
 element("requests").addEventListener("keydown", (event) => {
