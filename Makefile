@@ -39,7 +39,7 @@ tools:
 	  || echo "chromium, curl or xxd is missing; the tests that need it are skipped"
 
 test: check tools ## Check, then run the tests on SQLite and on PostgreSQL
-	$(BIN)/python -m pytest -m "not nightly"
+	$(BIN)/python -m pytest -m "not nightly" -n 2 --dist loadfile
 
 nightly: setup ## The long campaigns (noise, postings, state machine)
 	$(BIN)/python -m pytest -m nightly --timeout=7200

@@ -151,9 +151,6 @@ def test_what_modules_export_is_there() -> None:
     assert exporting > 30
 
 
-@pytest.mark.xfail(
-    strict=True, reason="src: passwords.warm and answers.user's me and in_coins are not in __all__"
-)
 def test_what_modules_use_of_each_other_is_exported() -> None:
     """A function or class that another module needs stands in `__all__`."""
     hidden = []

@@ -31,11 +31,6 @@ HUPAN = str(Path(sys.executable).parent / "hupan")
 DAY = 86_400
 
 
-def XFAIL(where: str) -> pytest.MarkDecorator:
-    """Show a fault of the sources."""
-    return pytest.mark.xfail(strict=True, reason=f"src: {where}")
-
-
 class Cli:
     """`hupan`, run in this process."""
 
@@ -229,12 +224,8 @@ def test_accounts_are_listed_and_searched(cli: Cli, house: House) -> None:
     assert cli.invoke("user", "list", "--limit", "0")[0] == 2
 
 
-def test_a_search_does_not_tell_capitals_apart(
-    cli: Cli, house: House, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_search_does_not_tell_capitals_apart(cli: Cli, house: House) -> None:
     """An address is kept in small letters and pasted as its owner writes it, on either database."""
-    if kind == "postgresql":
-        request.applymarker(XFAIL("people.search is LIKE, which PostgreSQL takes by the letter"))
     house.person(3)
     assert [one["id"] for one in cli.json("user", "list", "--search", "Person3@Ex")] == ["1000001"]
 
@@ -288,7 +279,6 @@ def test_bans_end_when_they_are_told_to(cli: Cli, now: House) -> None:
     assert len(notes(now, "unbanned")) == 1
 
 
-@XFAIL("context.local_text overflows for people.FOREVER in zones east of Greenwich")
 def test_who_is_banned_for_good_can_be_shown(cli: Cli, house: House) -> None:
     """For good is a moment, too, which no zone may push out of the calendar."""
     mine = house.person()
@@ -347,7 +337,6 @@ def test_coins_are_added_and_taken(cli: Cli, now: House) -> None:
     assert cli("coins", "verify") == "the coin book holds\n"
 
 
-@XFAIL("cli.user._hundredths lets decimal.Overflow through")
 @pytest.mark.timeout(20)
 def test_an_amount_out_of_all_bounds_is_refused(cli: Cli, now: House) -> None:
     """Neither a traceback nor a number of a million digits."""
@@ -538,10 +527,8 @@ def test_what_is_wrong_around_it_is_one_line(
     [
         ["user", "list"],
         ["audit", "verify"],
-        pytest.param(["migrate"], marks=XFAIL("cli.server.migrate lets OperationalError through")),
-        pytest.param(
-            ["migrate", "--check"], marks=XFAIL("cli.server.migrate lets OperationalError through")
-        ),
+        ["migrate"],
+        ["migrate", "--check"],
     ],
 )
 def test_a_database_that_is_away_is_one_line(
@@ -552,7 +539,6 @@ def test_a_database_that_is_away_is_one_line(
     assert "canary" not in outside.fails(*command)
 
 
-@XFAIL("server.app.build_world and cli.server.migrate let FileExistsError through")
 @pytest.mark.parametrize("command", ["user list", "migrate", "serve"])
 def test_a_folder_that_is_none_is_one_line(
     outside: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
@@ -567,7 +553,6 @@ def test_a_folder_that_is_none_is_one_line(
     assert str(tmp_path / "file") in done.stderr
 
 
-@XFAIL("cli.common.operator lets getpass.getuser's KeyError (OSError from 3.13 on) through")
 def test_an_operator_without_a_name_is_an_operator(
     cli: Cli, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,9 +282,6 @@ def test_a_database_that_cannot_be_written_is_not_ready(
     house: House, kind: str, database_url: str, request: pytest.FixtureRequest
 ) -> None:
     """R12: reads go on, writes are refused politely, and nothing is a crash."""
-    if kind == "postgresql":
-        reason = "src: database._is_passing lacks 25006, what a standby says to a writer: HTTP 500"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     me = house.login()
     me.edit_nickname(name="先")
     if kind == "sqlite":

@@ -386,12 +386,7 @@ def test_limits_and_nothing_of_the_surroundings(tmp_path: Path) -> None:
     "left",
     [
         "hupan.db",
-        pytest.param(
-            "secret.key",
-            marks=pytest.mark.xfail(
-                strict=True, reason="src: Stand takes a folder whose server keeps to PostgreSQL"
-            ),
-        ),
+        "secret.key",
     ],
 )
 def test_the_data_of_a_real_server_are_not_touched(tmp_path: Path, left: str) -> None:

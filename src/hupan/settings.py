@@ -39,6 +39,8 @@ PLACES = {
     "HUPAN_SERVER",
     "HUPAN_WEB_SERVER",
     "HUPAN_TOKEN",
+    # What `hupan run` tells the Pythons that it starts.
+    "HUPAN_REDIRECT",
 }
 #: Numbers and domains that no person owns here: only they may have fixed codes.
 RESERVED = re.compile(r"^(1380000\d{4}|1990000\d{4}|[^@]+@example\.(com|org|net))$")

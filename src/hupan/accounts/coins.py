@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 
 from hupan.accounts import chains
-from hupan.accounts.context import Caller, Context
+from hupan.accounts.context import Caller, Context, Found
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import (
     AlreadyReversed,
@@ -38,7 +38,7 @@ CORRECTION = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a coin book. Amounts are hundredths."""
+    """One line of a coin book: the wallet's side of a posting, whose id it has. Hundredths."""
 
     id: int
     typ: int
@@ -167,7 +167,7 @@ def _move(
             (wallet.c.account_id.is_(None)) | (wallet.c.balance + change >= 0),
         )
         .values(balance=wallet.c.balance + change, entries=wallet.c.entries + 1)
-        .returning(wallet.c.balance, wallet.c.entries, wallet.c.head)
+        .returning(wallet.c.account_id, wallet.c.balance, wallet.c.entries, wallet.c.head)
     )
     if row is None:
         raise CoinsShort()
@@ -183,7 +183,8 @@ def _move(
         "remark": remark,
         "created_at": ctx.now,
     }
-    head = chains.link(bytes(row.head), values)
+    # The hash covers whose wallet it is, so that a wallet that changes hands is seen.
+    head = chains.link(bytes(row.head), {**values, "account_id": row.account_id})
     ctx.tx.run(entry.insert().values(**values, hash=head))
     ctx.tx.run(update(wallet).where(wallet.c.id == wallet_id).values(head=head))
 
@@ -209,7 +210,7 @@ def page(ctx: Context, who: Caller, number: int, size: int) -> tuple[list[Record
     last = newest - (number - 1) * size
     rows = ctx.tx.all(
         select(
-            entry.c.id,
+            entry.c.posting_id,
             entry.c.typ,
             entry.c.before,
             entry.c.change,
@@ -241,23 +242,23 @@ def _verify(ctx: Context) -> list[str]:
     )
     wrong += [f"posting {row[0]} sums up to {row[1]} instead of 0" for row in unbalanced]
     for mine in chains.walk(ctx, wallet, wallet.c.id):
-        wrong += _verify_wallet(ctx, mine.id, mine.entries, mine.balance, bytes(mine.head))
+        wrong += _verify_wallet(ctx, mine)
     return wrong
 
 
-def _verify_wallet(ctx: Context, wallet_id: int, entries: int, held: int, head: bytes) -> list[str]:
+def _verify_wallet(ctx: Context, mine: Found) -> list[str]:
     last, count, amount = chains.BEGINNING, 0, 0
-    for row in chains.walk(ctx, entry, entry.c.seq, entry.c.wallet_id == wallet_id):
-        values = dict(row._mapping)
+    for row in chains.walk(ctx, entry, entry.c.seq, entry.c.wallet_id == mine.id):
+        values = {**row._mapping, "account_id": mine.account_id}
         claimed = bytes(values.pop("hash"))
         del values["id"]
         count += 1
         last = chains.link(last, values)
         if values["seq"] != count or values["before"] != amount:
-            return [f"wallet {wallet_id}: entry {count} does not follow the one before"]
+            return [f"wallet {mine.id}: entry {count} does not follow the one before"]
         if claimed != last:
-            return [f"wallet {wallet_id}: entry {count} was changed"]
+            return [f"wallet {mine.id}: entry {count} was changed"]
         amount = values["after"]
-    if (count, amount, last) != (entries, held, head):
-        return [f"wallet {wallet_id}: its entries end elsewhere than it says"]
+    if (count, amount, last) != (mine.entries, mine.balance, bytes(mine.head)):
+        return [f"wallet {mine.id}: its entries end elsewhere than it says"]
     return []

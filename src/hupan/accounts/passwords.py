@@ -35,11 +35,13 @@ __all__ = [
     "reset",
     "store",
     "verify",
+    "warm",
 ]
 
 #: So many wrong passwords cost nothing; then each one costs twice as long a wait.
 FREE_FAILURES = 5
 LONGEST = 128
+LONGEST_JUDGED = 16
 LEAST = {"compat": 8, "strict": 15}
 
 
@@ -119,8 +121,9 @@ def check(settings: Settings, password: str, who: people.Account | None = None) 
     from zxcvbn import zxcvbn
     from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-    common = text.lower() in FREQUENCY_LISTS["passwords"]
-    if common or zxcvbn(text[:72])["score"] == 0:
+    common = text.lower() in FREQUENCY_LISTS["passwords"] or len(set(text)) < 4
+    # Its work grows steeply with the length, and a long text is not among the first guesses.
+    if common or (len(text) <= LONGEST_JUDGED and zxcvbn(text)["score"] == 0):
         raise PasswordTooCommon()
 
 

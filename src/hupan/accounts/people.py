@@ -38,8 +38,8 @@ __all__ = [
     "unban",
 ]
 
-#: The end of a ban that does not end: the last second of the year 9999.
-FOREVER = 253_402_300_799
+#: The end of a ban that does not end: late in the year 9999, in every time zone.
+FOREVER = 253_402_128_000
 
 #: Letters and digits that cannot be taken for one another.
 CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -122,7 +122,7 @@ def search(ctx: Context, text: str = "", *, most: int = 100, after: int = 0) -> 
         statement = statement.where(
             or_(
                 *(
-                    column.contains(text, autoescape=True)
+                    column.icontains(text, autoescape=True)
                     for column in (account.c.name, account.c.phone, account.c.email)
                 )
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def operator() -> Iterator[Context]:
     try:
         if current(world.database.engine) != HEAD:
             fail("the schema is not up to date; run `hupan migrate`")
-        with operation(world, Actor("operator", getpass.getuser())) as ctx:
+        with operation(world, Actor("operator", _name())) as ctx:
             yield ctx
     except Refusal as refusal:
         fail(refusal.text(settings.language))
@@ -82,6 +83,14 @@ def operator() -> Iterator[Context]:
         fail(f"the database cannot be used: {type(error.orig).__name__}")
     finally:
         world.database.close()
+
+
+def _name() -> str:
+    """Who types, for the audit; in a container the number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def find(ctx: Context, text: str) -> Account:
@@ -127,6 +136,6 @@ def read_moment(text: str, settings: Settings) -> int:
 
 def _bounded(seconds: int) -> int:
     """Moments before 1970 and after the year 9999 cannot be shown by anybody."""
-    if not 0 < seconds <= 253_402_214_400:
+    if not 0 < seconds <= 253_402_128_000:
         fail("this moment is too far away")
     return seconds

@@ -112,14 +112,22 @@ def migrate(
 ) -> None:
     """Bring the database to this version's schema."""
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
 
     from hupan.migrations import HEAD, current, upgrade
+    from hupan.server.app import make_folder
+    from hupan.settings import SettingsError
 
     settings = read_settings(data_dir=data)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(settings.sqlalchemy_url)
-    found = current(engine)
-    engine.dispose()
+    try:
+        make_folder(settings)
+        engine = create_engine(settings.sqlalchemy_url)
+        found = current(engine)
+        engine.dispose()
+    except SettingsError as error:
+        fail(str(error))
+    except DBAPIError as error:
+        fail(f"the database cannot be used: {type(error.orig).__name__}")
     if check:
         if found != HEAD:
             fail(f"the schema is {found or 'missing'}, this version needs {HEAD}")

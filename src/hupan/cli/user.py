@@ -206,7 +206,7 @@ def _hundredths(amount: str) -> int:
         if exact != exact.to_integral_value():
             raise InvalidOperation
         return int(exact)
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):
         fail(f"{amount!r} is no amount of coins with at most two decimals")
 
 

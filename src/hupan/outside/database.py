@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -170,10 +171,16 @@ class SqlTransaction:
             yield
             return
         mode = "" if self.database.is_sqlite else " ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        driver: Any = self.connection.connection.driver_connection
         self.connection.exec_driver_sql(f"BEGIN{mode}")
+        if self.database.is_sqlite:
+            # A damaged text is to be read and found wrong, rather than to stop the reader.
+            driver.text_factory = partial(str, encoding="utf-8", errors="replace")
         try:
             yield
         finally:
+            if self.database.is_sqlite:
+                driver.text_factory = str
             self.connection.exec_driver_sql("ROLLBACK")
 
     @contextmanager
@@ -220,8 +227,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 #: SQLite's codes for busy, locked, read-only, I/O error, full and cannot open.
 _PASSING_SQLITE = {5, 6, 8, 10, 13, 14}
 #: PostgreSQL's classes for lost connections, broken deadlocks, lack of room, a lock that was not
-#: to be had, and shutting down.
-_PASSING_POSTGRES = ("08", "40", "53", "55P03", "57", "58")
+#: to be had, a standby that only reads, and shutting down.
+_PASSING_POSTGRES = ("08", "25006", "40", "53", "55P03", "57", "58")
 
 
 def _is_passing(error: DBAPIError) -> bool:

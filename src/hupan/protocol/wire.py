@@ -79,6 +79,9 @@ class Refused(Exception):
         self.msg = msg
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type[Refused], tuple[int, str, int | None]]:
+        return type(self), (self.code, self.msg, self.retry_after)
+
 
 # ---------------------------------------------------------------- reading a request
 
@@ -180,6 +183,9 @@ def _loosen(value: Any, message: type[Message]) -> Any:
         for quirk in field.quirks:
             if found is None and quirk.also is not None:
                 found = value.get(quirk.also)
+        if found is None and field.repeated:
+            # A host written in Go says null, or nothing, for a list without entries.
+            found = []
         if found is None or (found == "" and field.type is int):
             continue
         if field.message is not None:
@@ -267,14 +273,15 @@ def decode_answer(row: Row[..., Any, A], body: bytes, retry_after: int | None = 
         Refused: the envelope's code is not 1.
         Unreadable: the bytes are no answer of this row.
     """
-    if row.wire is Wire.JSON:
+    if row.wire is Wire.JSON or body[:1] == b"{":
+        # Gateways refuse in JSON before they know what a row speaks.
         value = _load_json(body)
         if not isinstance(value, dict):
             raise Unreadable("the answer is no object")
-        _accept(value.get("code", 0), str(value.get("msg", "")), retry_after)
-        data = value.get("data") or {}
+        _accept(value.get("code"), value.get("msg"), retry_after)
         try:
-            return msgspec.convert(_loosen(data, row.answer), row.answer, strict=False)
+            data = _loosen(value.get("data") or {}, row.answer)
+            return msgspec.convert(data, row.answer, strict=False)
         except msgspec.ValidationError as error:
             raise Unreadable(str(error)) from error
     try:
@@ -288,9 +295,16 @@ def decode_answer(row: Row[..., Any, A], body: bytes, retry_after: int | None = 
         raise Unreadable("malformed protobuf") from error
 
 
-def _accept(code: Any, msg: str, retry_after: int | None) -> None:
-    if code != DONE:
-        raise Refused(code if isinstance(code, int) else 0, msg, retry_after)
+def _accept(code: Any, msg: Any, retry_after: int | None) -> None:
+    try:
+        number = int(code)
+    except (TypeError, ValueError) as error:
+        raise Unreadable("the answer has no code") from error
+    if number == 0 and not msg:
+        # Protobuf's way of saying that there is no status at all.
+        raise Unreadable("the answer has no code")
+    if number != DONE:
+        raise Refused(number, str(msg or ""), retry_after)
 
 
 # ---------------------------------------------------------------- protobuf classes

@@ -532,7 +532,8 @@ def _count_start(settings: Settings) -> int:
     """Mark the folder as a sandbox's; how often one was started in it before."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     mark = settings.data_dir / MARK
-    if (settings.data_dir / "hupan.db").exists() and not mark.exists():
+    real = [name for name in ("hupan.db", "secret.key") if (settings.data_dir / name).exists()]
+    if real and not mark.exists():
         raise SettingsError(f"{settings.data_dir} holds the data of a real server")
     told = mark.read_text("utf-8").strip() if mark.exists() else ""
     # An empty mark was written by an older version, which did not count.

@@ -19,16 +19,28 @@ from hupan.outside.post import Bell
 from hupan.protocol import Host
 from hupan.server import health, pages
 from hupan.server.body import Gone, Receive, read
-from hupan.server.door import Ask, Door, Lanes, Reply, not_found
-from hupan.settings import Settings
+from hupan.server.door import Ask, Door, Lanes, Reply, broken, not_found
+from hupan.settings import Settings, SettingsError
 
-__all__ = ["App", "Hosts", "Receive", "Scope", "Send", "build_hosts", "build_world"]
+__all__ = ["App", "Hosts", "Receive", "Scope", "Send", "build_hosts", "build_world", "make_folder"]
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Paths that are the server's own, and no client's.
 OWN = ("/healthz", "/readyz", "/account/", "/__dev")
+
+
+def make_folder(settings: Settings) -> None:
+    """Make the data folder, which only its owner may read.
+
+    Raises:
+        SettingsError: something else is in its place, or this may not be written.
+    """
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{settings.data_dir} cannot be the data folder: {error}") from error
 
 
 def build_world(
@@ -39,7 +51,7 @@ def build_world(
     key: bytes | None = None,
 ) -> tuple[World, Bell]:
     """Open everything outside the rules. The bell is what the world rings when it queues."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(settings)
     bell = Bell()
     world = World(
         settings=settings,
@@ -82,6 +94,8 @@ class App:
         try:
             body = await read(receive)
         except Gone:
+            # Usually nobody reads this any more; a body that is no HTTP has a sender who does.
+            await self.send(broken(self.door.language), send)
             return
         client = scope.get("client")
         reply = await self.answer(

@@ -38,7 +38,7 @@ from hupan.protocol.wire import (
 )
 from hupan.server.answers import Answer, all_answers
 
-__all__ = ["Ask", "Door", "Lanes", "Reply", "not_found"]
+__all__ = ["Ask", "Door", "Lanes", "Reply", "broken", "not_found"]
 
 log = structlog.get_logger("hupan.door")
 
@@ -272,6 +272,13 @@ def not_found(language: str, status: int = 404) -> Reply:
     """What is said of a path that nobody here answers."""
     text = "No such endpoint" if language == "en" else "接口不存在"
     return Reply(status, _typed(Format.JSON), encode_refusal(Format.JSON, 0, status, text))
+
+
+def broken(language: str) -> Reply:
+    """What is said of a request that ended before its end."""
+    refusal = BadParameters()
+    body = encode_refusal(Format.JSON, 0, refusal.code, refusal.text(language))
+    return Reply(400, [*_typed(Format.JSON), ("connection", "close")], body)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

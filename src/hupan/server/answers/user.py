@@ -28,6 +28,8 @@ from hupan.protocol.message import Nothing
 from hupan.protocol.user import Invite, User
 from hupan.server.answers import answers
 
+__all__ = ["coin_records", "in_coins", "me"]
+
 DONE = Nothing()
 
 
