@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hupan.__version__ import __version__
     from hupan.client import (
         AsyncClient,
         Client,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         TokenStore,
         Unreadable,
     )
+    from hupan.version import __version__
 
 __all__ = [
     "AsyncClient",
@@ -40,7 +40,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home = import_module("hupan.__version__" if name == "__version__" else "hupan.client")
+        home = import_module("hupan.version" if name == "__version__" else "hupan.client")
         # Kept, so that a name is looked for once; and importing a submodule has just bound its
         # own name here.
         value = globals()[name] = getattr(home, name)
