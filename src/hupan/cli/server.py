@@ -102,6 +102,7 @@ def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
     stand.open(routes(stand))
     stand.listeners.append(terminal.show)
     asyncio.run(serve(stand.hosts, stand.bell, ready=lambda: terminal.greet(settings)))
+    stand.snapshots.close()
 
 
 def migrate(

@@ -2,14 +2,14 @@
 // The secret stands behind the "#", which browsers send to nobody; it leaves in a body only.
 const words = {
   zh: {
-    "undo-phone": ["撤销手机号更改", "恢复原来绑定的手机号，并让所有设备下线。", "撤销更改"],
-    "undo-email": ["撤销邮箱更改", "恢复原来绑定的邮箱，并让所有设备下线。", "撤销更改"],
+    "undo-phone": ["撤销手机号更改", "恢复原来绑定的手机号，让所有设备下线，并清除登录密码（可通过验证码重新设置）。", "撤销更改"],
+    "undo-email": ["撤销邮箱更改", "恢复原来绑定的邮箱，让所有设备下线，并清除登录密码（可通过验证码重新设置）。", "撤销更改"],
     setup: ["设置登录密码", "请为您的账号设置一个密码。", "保存"],
     password: "新密码", done: "已完成。", failed: "网络错误，请重试。",
   },
   en: {
-    "undo-phone": ["Undo the change of number", "Bind the former number again and log out every device.", "Undo"],
-    "undo-email": ["Undo the change of address", "Bind the former address again and log out every device.", "Undo"],
+    "undo-phone": ["Undo the change of number", "Bind the former number again, log out every device and drop the password; a code sets a new one.", "Undo"],
+    "undo-email": ["Undo the change of address", "Bind the former address again, log out every device and drop the password; a code sets a new one.", "Undo"],
     setup: ["Choose a password", "Choose a password for your account.", "Save"],
     password: "New password", done: "Done.", failed: "The network failed; try again.",
   },
