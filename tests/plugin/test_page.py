@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, f"--rootdir={folder}"],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )  # fmt: skip
     print(done.stdout, done.stderr)
     return done.stdout
