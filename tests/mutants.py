@@ -10,6 +10,7 @@ server: a mutant cannot quietly become the real thing when the rule is written a
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import threading
@@ -543,6 +544,16 @@ def main(name: str) -> int:
     settings = load()
     logs.configure(settings)
     return run(settings)
+
+
+def serve(name: str, environment: dict[str, str], folder: Path) -> None:
+    """Do the same in a process that was forked for it."""
+    os.chdir(folder)
+    with (folder / "server.log").open("ab") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    os.environ.update(environment)
+    sys.exit(main(name))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import httpx2
 import psycopg
@@ -60,8 +62,8 @@ from hupan.accounts.tables import (
 from hupan.client import AsyncClient, Refused
 from hupan.outside.database import SqlTransaction
 from tests.conftest import KINDS
-from tests.house import HandClock, House, Process, make_house, start_processes
-from tests.mutants import race_coins, take_part, taken_away
+from tests.house import HandClock, House, free_ports, make_house, start_processes
+from tests.mutants import race_coins, serve, take_part, taken_away
 
 PASSWORD = "a lake at dusk 7"
 #: Passwords cost nothing here, so that what races is what comes before and after them. Each
@@ -150,7 +152,7 @@ class Site:
     """Server processes on one database, and that database from inside."""
 
     house: House
-    running: list[Process]
+    places: list[tuple[str, str]]
     url: str
     folder: Path
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -162,15 +164,15 @@ class Site:
         """Clients with open connections, dealt out to the processes in turn."""
         made, lines = [], []
         for number in range(count):
-            place = self.running[number % len(self.running)]
+            place, web_place = self.places[number % len(self.places)]
             # An address in a network of its own, so that no limit of sources is in the way.
             own = next(_addresses)
             line = Line(address or f"10.{own >> 8 & 255}.{own & 255}.1")
-            token = tokens[number // len(self.running) % len(tokens)]
+            token = tokens[number // len(self.places) % len(tokens)]
             lines.append(line)
             http: Any = line
-            made.append(AsyncClient(place.url, web_url=place.web_url, token=token, http=http))
-            await line.dial(place.url)
+            made.append(AsyncClient(place, web_url=web_place, token=token, http=http))
+            await line.dial(place)
         try:
             yield made
         finally:
@@ -209,18 +211,67 @@ class Site:
 
 
 @contextmanager
-def open_site(url: str, folder: Path, count: int, mutant: str = "") -> Iterator[Site]:
+def open_site(url: str, folder: Path) -> Iterator[Site]:
+    """Start three processes of the real server."""
     # The same key here as in the processes, so that captchas and codes can be read here.
     (folder / "secret.key").write_text((b"k" * 32).hex())
-    running = start_processes(url, folder, count, mutant=mutant, **SETTINGS)
+    running = start_processes(url, folder, 3, **SETTINGS)
     house = make_house(url, folder, RealClock())
     try:
-        yield Site(house, running, url, folder)
+        yield Site(house, [(one.url, one.web_url) for one in running], url, folder)
     finally:
         for one in running:
             one.process.kill()
             one.process.wait()
         house.close()
+
+
+#: Where mutants are born: a process that has imported everything already, and only forks.
+NURSERY = multiprocessing.get_context("forkserver")
+NURSERY.set_forkserver_preload(["tests.mutants", "hupan.server.run"])
+
+
+@contextmanager
+def open_mutants(url: str, folder: Path, count: int, mutant: str) -> Iterator[Site]:
+    """Start server processes that lack a guard."""
+    (folder / "secret.key").write_text((b"k" * 32).hex())
+    places, running = [], []
+    for _ in range(count):
+        port, web_port = free_ports(2)
+        settings = {
+            "data_dir": folder,
+            "database_url": url,
+            "log_level": "warning",
+            "deliver_sms": "file",
+            "deliver_email": "file",
+            "port": port,
+            "web_port": web_port,
+            **SETTINGS,
+        }
+        environment = {f"HUPAN_{name.upper()}": str(value) for name, value in settings.items()}
+        running.append(NURSERY.Process(target=serve, args=(mutant, environment, folder)))
+        places.append((f"http://127.0.0.1:{port}", f"http://127.0.0.1:{web_port}"))
+    house = make_house(url, folder, RealClock())
+    try:
+        for one in running:
+            one.start()
+        for one, (place, _) in zip(running, places, strict=True):
+            _await_ready(one, place)
+        yield Site(house, places, url, folder)
+    finally:
+        for one in running:
+            one.kill()
+            one.join()
+        house.close()
+
+
+def _await_ready(one: BaseProcess, place: str) -> None:
+    for _ in range(600):
+        with suppress(OSError), urlopen(place + "/readyz"):
+            return
+        one.join(0.05)
+        assert one.is_alive(), "a mutant did not start; see server.log"
+    raise AssertionError("a mutant is not ready; see server.log")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -244,7 +295,7 @@ def site(
             stack.callback(database.close)
             database.execute("CREATE DATABASE races TEMPLATE template_hupan")
             stack.callback(database.execute, "DROP DATABASE races WITH (FORCE)")
-        yield stack.enter_context(open_site(url, folder, 3))
+        yield stack.enter_context(open_site(url, folder))
 
 
 Without = Callable[..., Site]
@@ -259,7 +310,7 @@ def without(database_url: str, tmp_path: Path) -> Iterator[Without]:
     """
 
     def start(mutant: str, processes: int = 1) -> Site:
-        return stack.enter_context(open_site(database_url, tmp_path, processes, mutant))
+        return stack.enter_context(open_mutants(database_url, tmp_path, processes, mutant))
 
     with ExitStack() as stack:
         yield start
@@ -929,9 +980,8 @@ Crew = Callable[..., list[list[str]]]
 @contextmanager
 def open_crew(site: Site, mutant: str = "", processes: int = 3) -> Iterator[Crew]:
     """Processes that race rules of the coin book, which no call of the wire reaches."""
-    spawn = multiprocessing.get_context("spawn")
-    started = (mutant, site.url, site.folder, spawn.Barrier(processes))
-    with ProcessPoolExecutor(processes, spawn, take_part, started) as pool:
+    started = (mutant, site.url, site.folder, NURSERY.Barrier(processes))
+    with ProcessPoolExecutor(processes, NURSERY, take_part, started) as pool:
 
         def race(rule: str, *calls: tuple[tuple[Any, ...], dict[str, Any]]) -> list[list[str]]:
             """Play 64 racers; they make these calls in turn. Returns what each call brought."""

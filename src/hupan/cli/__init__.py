@@ -6,8 +6,8 @@ import sys
 
 import typer
 
-from hupan import __version__
 from hupan.cli import audit, call, coins, protocol, run, server, user
+from hupan.version import __version__
 
 __all__ = ["app", "main"]
 

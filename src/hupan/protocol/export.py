@@ -10,11 +10,11 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2
 
-from hupan import __version__
 from hupan.protocol.message import Field, Message, Nothing, fields
 from hupan.protocol.row import Auth, Host, Row, Wire, walk
 from hupan.protocol.table import rows
 from hupan.protocol.wire import protobuf_file
+from hupan.version import __version__
 
 __all__ = ["files", "openapi", "proto", "table"]
 
