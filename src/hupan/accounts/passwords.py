@@ -121,9 +121,13 @@ def check(settings: Settings, password: str, who: people.Account | None = None) 
     from zxcvbn import zxcvbn
     from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-    common = text.lower() in FREQUENCY_LISTS["passwords"] or len(set(text)) < 4
-    # Its work grows steeply with the length, and a long text is not among the first guesses.
-    if common or (len(text) <= LONGEST_JUDGED and zxcvbn(text)["score"] == 0):
+    if len(text) > LONGEST_JUDGED:
+        # zxcvbn's work grows steeply with the length; a long text is guessed first only when it
+        # is little more than a repetition.
+        common = len(set(text)) < 4
+    else:
+        common = text.lower() in FREQUENCY_LISTS["passwords"] or zxcvbn(text)["score"] == 0
+    if common:
         raise PasswordTooCommon()
 
 
