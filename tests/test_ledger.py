@@ -59,6 +59,8 @@ class OwnBook:
     #: Every posting by its key, as soon as its commit is known.
     done: dict[str, Effect] = field(default_factory=dict)
     ids: dict[int, str] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
     reversed: set[int] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
 
@@ -138,6 +140,9 @@ def one_writer(
             with book.lock:
                 book.done.setdefault(key, effect)
                 assert book.ids.setdefault(posting_id, key) == key
+                if key not in book.keys:
+                    book.order.append(posting_id)
+                assert book.keys.setdefault(key, posting_id) == posting_id
         return outcome, posting_id
 
     for turn in range(count):
@@ -158,21 +163,20 @@ def one_writer(
             assert outcome == "CoinsShort", outcome
         elif kind in ("repeat", "stolen"):
             with book.lock:
-                known = [key for key in mine if key in book.done]
-                key = chance.choice(known) if known else ""
-                effect = book.done.get(key, Effect(0, 0))
-                first = next((one for one, its in book.ids.items() if its == key), 0)
-            if not key:
+                key = chance.choice(mine) if mine else ""
+                known, first = book.done.get(key), book.keys.get(key)
+            if known is None:
+                # Its first attempt was refused.
                 continue
             if kind == "repeat":
-                outcome, again = post(key, effect)
+                outcome, again = post(key, known)
                 assert (outcome, again) == ("done", first)
             else:
-                outcome, _ = post(key, Effect(effect.who, effect.change + 1))
+                outcome, _ = post(key, Effect(known.who, known.change + 9_000))
                 assert outcome == "KeyReused", outcome
         else:
             with book.lock:
-                posting_id = chance.choice(list(book.ids)) if book.ids else 0
+                posting_id = chance.choice(book.order) if book.order else 0
             if not posting_id:
                 continue
             outcome, _, hidden = act(partial(coins.reverse, posting_id=posting_id, reason="更正"))
