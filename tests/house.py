@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 from starlette.testclient import TestClient
 
-from hupan.accounts import captchas, outbox, people, sessions
+from hupan.accounts import captchas, limits, outbox, people, sessions
 from hupan.accounts.context import Actor, Context, World
 from hupan.accounts.operation import operation
 from hupan.client import Client
@@ -103,6 +103,14 @@ class House:
     def login(self, number: int = 1) -> Client:
         """A new person, logged in."""
         return self.client(self.token(self.person(number)))
+
+    def fail(self, key: str, free: int, times: int) -> None:
+        """Count failures, each after the longest wait that the one before can have brought."""
+        for left in reversed(range(times)):
+            with self.rules() as ctx:
+                limits.count_failure(ctx, key, free)
+            if left:
+                self.clock.advance(limits.LONGEST_WAIT)
 
     def captcha(self) -> tuple[str, str]:
         """A captcha from the wire, with its solution."""

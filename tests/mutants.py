@@ -176,7 +176,7 @@ def every_login_is_a_failure() -> None:
 
     def check_and_count(ctx: Context, key: str) -> None:
         check_failures(ctx, key)
-        if key.startswith("password:"):
+        if key.startswith("password:") and not ctx.tx.begun:
             limits.count_failure(ctx, key, passwords.FREE_FAILURES)
 
     limits.check_failures = check_and_count
@@ -189,6 +189,43 @@ def one_budget_for_all() -> None:
     from hupan.accounts import devices
 
     devices.budget = lambda ctx, account_id, device_id: ""
+
+
+@mutant
+def failures_counted_blindly() -> None:
+    """P5: a failure is counted without asking whether others have started the back-off."""
+    from hupan.accounts import limits
+
+    slow_comparing()
+    edit(limits, "count_failure", ("                where=...OFF),\n", ""))
+
+
+@mutant
+def right_password_rests() -> None:
+    """No guard is missing here: there is only more time after a right password was compared."""
+    from hupan.accounts import passwords
+
+    verify = passwords.verify
+
+    def verify_and_rest(ctx: Context, known: str | None, password: str) -> bool:
+        right = verify(ctx, known, password)
+        time.sleep(1.5 if right else 0)
+        return right
+
+    passwords.verify = verify_and_rest
+
+
+@mutant
+def right_password_not_looked_at_again() -> None:
+    """P5: a right guess does not ask how many wrong ones came with it."""
+    from hupan.accounts import login
+
+    right_password_rests()
+    edit(
+        login,
+        "by_password",
+        ("limits.check_failures(ctx, failures)\n    limits.forget", "limits.forget"),
+    )
 
 
 @mutant
@@ -372,7 +409,7 @@ def invitations_unlocked() -> None:
     edit(
         invites,
         "answer",
-        (" in sorted(...):\n", " in ():\n"),
+        ("    locks.accounts(ctx, inviter, account_id)\n", ""),
         ("    changed = ", "    _pause(0.02)\n    changed = "),
         (
             "    so_far = progress(ctx, inviter)\n",
@@ -386,7 +423,14 @@ def inviters_locked_as_they_come() -> None:
     """Two answers lock each its own account first, and then wait for each other's."""
     from hupan.accounts import invites
 
-    edit(invites, "answer", (" in sorted(...):\n", " in (account_id, inviter):\n"))
+    edit(
+        invites,
+        "answer",
+        (
+            "    locks.accounts(ctx, inviter, account_id)\n",
+            "    locks.accounts(ctx, account_id)\n    locks.accounts(ctx, inviter)\n",
+        ),
+    )
 
 
 @mutant
@@ -470,7 +514,7 @@ def reversal_looked_for() -> None:
             'key = f"reverse:{posting_id}"',
             'key = f"reverse:{posting_id}:{ctx.world.random.bytes(8).hex()}"',
         ),
-        ("        reverses=posting_id,\n", ""),
+        ("reverses=posting_id, ", ""),
     )
 
 

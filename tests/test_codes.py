@@ -343,9 +343,7 @@ def test_back_off_doubles_and_ends_in_a_lock(build: Build) -> None:
         assert_refused(redeem(house, to, wrong(text)), WrongCode)
     house.clock.advance(1)
     assert [fail_and_wait() for _ in range(9)] == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
-    with house.rules() as ctx:
-        for _ in range(80):
-            limits.count_failure(ctx, f"code:{to}:", codes.FREE_FAILURES)
+    house.fail(f"code:{to}:", codes.FREE_FAILURES, 80)
     house.clock.advance(3600)
     assert fail_and_wait() == 3600, "the 99th"
     text = sent_code(house, to)
@@ -376,9 +374,7 @@ def test_the_owner_still_gets_codes(house: House) -> None:
     me = house.person(1)
     to, usual = "13900000001", send(house, number(2)).whole
     house.token(me, "mine")
-    with house.rules() as ctx:
-        for _ in range(limits.OFF):
-            limits.count_failure(ctx, f"code:{to}:", codes.FREE_FAILURES)
+    house.fail(f"code:{to}:", codes.FREE_FAILURES, limits.OFF)
     assert send(house, to).whole == usual
     text = house.letters(to)[0].code
     assert_refused(redeem(house, to, text), Locked)
@@ -860,13 +856,11 @@ def test_nothing_is_sent_before_the_captcha(build: Build) -> None:
 def test_silence_looks_like_sending(house: House) -> None:
     """C10: nothing leaves to a banned or locked address, or to a stranger's for a reset."""
     banned, other = house.person(1), house.person(2)
+    for name in (number(7), "locked@example.org"):
+        house.fail(f"code:{name}:", codes.FREE_FAILURES, limits.OFF)
     with house.rules() as ctx:
         people.ban(ctx, banned, house.clock.now() + 100)
         people.ban(ctx, other, house.clock.now() - 1)
-    with house.rules() as ctx:
-        for name in (number(7), "locked@example.org"):
-            for _ in range(limits.OFF):
-                limits.count_failure(ctx, f"code:{name}:", codes.FREE_FAILURES)
     usual = send(house, number(1)).whole
     assert usual[0] == b'{"code":1,"msg":"success"}'
     cases = [

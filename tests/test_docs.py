@@ -598,10 +598,8 @@ def test_what_opens_a_locked_number(house: House) -> None:
     statement = re.search(r"```sql\n(.*?)\n```", page, re.DOTALL)
     assert statement
     mine, other = "code:13800001234:", "code:13800001235:"
-    with house.rules() as ctx:
-        for key in (mine, other):
-            for _ in range(limits.OFF):
-                limits.count_failure(ctx, key, codes.FREE_FAILURES)
+    for key in (mine, other):
+        house.fail(key, codes.FREE_FAILURES, limits.OFF)
     with house.rules() as ctx, pytest.raises(Locked):
         limits.check_failures(ctx, mine)
     with house.rules() as ctx:

@@ -289,15 +289,13 @@ def look_first_write_later(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.001)
         return post(ctx, account_id, change, **more)
 
-    def move(
-        ctx: Context, posting_id: int, wallet_id: int, change: int, typ: int, *words: str
-    ) -> None:
+    def move(ctx: Context, made: Any, wallet_id: int, change: int, typ: int, *words: str) -> None:
         row = seen.rows[wallet_id]
         balance, entries = row.balance + change, row.entries + 1
         if row.account_id is not None and balance < 0:
             raise refusals.CoinsShort()
         values = {
-            "posting_id": posting_id,
+            "posting_id": made.id,
             "wallet_id": wallet_id,
             "seq": entries,
             "typ": typ,
@@ -533,7 +531,6 @@ def test_what_is_written_stays_written(house: House, table: str, statement: str)
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("table", ["posting", "entry", "audit"])
-@pytest.mark.xfail(strict=True, reason="a REPLACE deletes without asking the trigger of deletes")
 def test_nothing_written_is_replaced(house: House, table: str) -> None:
     """A1: SQLite's third way to change a row is closed as well."""
     a_lived_in_house(house)
@@ -602,6 +599,8 @@ class Pen:
 
     def flipped(self, old: Any) -> Any:
         """The value with one byte changed; None where that leaves nothing of its type."""
+        if old is None:
+            return None
         if isinstance(old, int):
             data = bytearray(old.to_bytes(8, signed=True))
         else:
@@ -683,7 +682,6 @@ def test_one_flipped_byte_of_an_entry_is_found(house: House, pen: Pen) -> None:
     assert flips(house, pen, entry, "id", coins.verify, 150, columns) == []
 
 
-@pytest.mark.xfail(strict=True, reason="no hash covers anything of a posting but its id")
 @pytest.mark.parametrize("column", ["key", "digest", "reverses", "created_at"])
 def test_one_flipped_byte_of_a_posting_is_found(house: House, pen: Pen, column: str) -> None:
     """What keeps a posting from being made or undone twice is part of the book."""

@@ -34,7 +34,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy.exc import IntegrityError
 
 from hupan.accounts import (
     audit,
@@ -2035,7 +2034,6 @@ def test_the_machine_finds_a_broken_rule(
 # ---------------------------------------------------------------- what the machine led to
 
 
-@pytest.mark.xfail(strict=True, reason="a registration of a device that never logged in is swept")
 def test_a_registration_outlives_the_sweep(house: House) -> None:
     """A client that logs in under one device name and registers another keeps its registration."""
     me = house.client(house.token(house.person(), device="installation"))
@@ -2046,7 +2044,6 @@ def test_a_registration_outlives_the_sweep(house: House) -> None:
     assert status.notification.is_open == 1
 
 
-@pytest.mark.xfail(strict=True, reason="sessions that are over are listed until they are swept")
 def test_a_session_that_is_over_is_no_device(house: House) -> None:
     """T4: what the list of devices shows does not depend on when the sweeper last came by."""
     who = house.person()
@@ -2058,7 +2055,6 @@ def test_a_session_that_is_over_is_no_device(house: House) -> None:
         me.device_offline(device_id="old")
 
 
-@pytest.mark.xfail(strict=True, reason="the letter still points at the link", raises=IntegrityError)
 def test_the_sweep_survives_a_letter_that_never_left(house: House) -> None:
     """A link may be forgotten before the letter that carries it has left or been given up."""
     me = house.login(1)

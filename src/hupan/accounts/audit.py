@@ -53,7 +53,7 @@ def verify(ctx: Context) -> list[str]:
 
 def _verify(ctx: Context) -> list[str]:
     last, count = chains.BEGINNING, 0
-    for row in chains.walk(ctx, audit, audit.c.seq):
+    for row in chains.walk(ctx, select(audit), audit.c.seq):
         values = dict(row._mapping)
         claimed = bytes(values.pop("hash"))
         count += 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, select
+from sqlalchemy import Column, Select
 
 from hupan.accounts.context import Context, Found
 
@@ -24,13 +25,11 @@ def link(last: bytes, values: Mapping[str, object]) -> bytes:
     return hashlib.sha256(last + text.encode()).digest()
 
 
-def walk(
-    ctx: Context, table: Table, place: Column[int], *where: ColumnElement[bool]
-) -> Iterator[Found]:
+def walk(ctx: Context, rows_of: Select[*tuple[Any, ...]], place: Column[int]) -> Iterator[Found]:
     """The rows of a chain in the order of their place in it."""
     after = 0
     while True:
-        rows = ctx.tx.all(select(table).where(place > after, *where).order_by(place).limit(CHUNK))
+        rows = ctx.tx.all(rows_of.where(place > after).order_by(place).limit(CHUNK))
         yield from rows
         if len(rows) < CHUNK:
             return

@@ -169,6 +169,8 @@ def prove(
     limits.check_failures(ctx, failures)
     rows = [row for purpose in purposes if (row := _newest(ctx, destination, purpose))]
     if not rows:
+        with aside(ctx):
+            ctx.note("code-missing")
         raise WrongCode()
     closed = 0
     for row in rows:
@@ -214,18 +216,17 @@ def use(ctx: Context, proof: Proof) -> None:
     Raises:
         WrongCode: somebody was faster, or the code has ended meanwhile.
     """
-    used = ctx.tx.run(
-        update(code)
-        .where(code.c.id == proof.code_id, code.c.used_at == 0, code.c.expires_at > ctx.now)
-        .values(used_at=ctx.now)
+    ctx.tx.begin()
+    # All open codes of the address go with it: an older one must not become the newest again.
+    # They are locked in one order, since another call may be using another one of them.
+    rows = ctx.tx.all(
+        select(code.c.id, code.c.expires_at)
+        .where(code.c.used_at == 0, code.c.destination == proof.destination)
+        .order_by(code.c.id)
+        .with_for_update()
     )
-    if not used:
+    if proof.code_id not in [row.id for row in rows if row.expires_at > ctx.now]:
         raise WrongCode()
-    # An older code that was not used must not become the newest one again.
-    ctx.tx.run(
-        update(code)
-        .where(code.c.destination == proof.destination, code.c.used_at == 0)
-        .values(used_at=ctx.now)
-    )
+    ctx.tx.run(update(code).where(code.c.id.in_([row.id for row in rows])).values(used_at=ctx.now))
     limits.forget(ctx, f"code:{proof.destination}:")
     ctx.note("code-used", code=proof.code_id)

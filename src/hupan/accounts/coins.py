@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
@@ -50,6 +51,16 @@ class Record:
     created_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Posting:
+    """What the hashes of a posting's entries cover of the posting itself."""
+
+    id: int
+    key: str
+    digest: bytes
+    reverses: int | None
+
+
 def balance(ctx: Context, account_id: int) -> int:
     """The newest record's amount after it, in hundredths."""
     return int(ctx.tx.value(select(wallet.c.balance).where(wallet.c.account_id == account_id)) or 0)
@@ -83,13 +94,13 @@ def post(
     if mine is None:
         raise UnknownUser()
     digest = _digest(account_id, change, typ, reason, remark)
-    posting_id, first = _claim(ctx, key, digest)
+    made, first = _claim(ctx, key, digest)
     if first:
         # The counterpart's id is the smallest, so that all postings lock in the same order.
         for wallet_id, part in ((COUNTERPART, -change), (mine, change)):
-            _move(ctx, posting_id, wallet_id, part, typ, reason, remark)
-        ctx.note("coins", account_id, posting=posting_id, change=change, typ=typ)
-    return posting_id
+            _move(ctx, made, wallet_id, part, typ, reason, remark)
+        ctx.note("coins", account_id, posting=made.id, change=change, typ=typ)
+    return made.id
 
 
 def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
@@ -117,15 +128,14 @@ def reverse(ctx: Context, posting_id: int, reason: str) -> int:
     if original is None or original.reverses is not None:
         raise AlreadyReversed()
     key = f"reverse:{posting_id}"
+    digest = hashlib.sha256(key.encode()).digest()
     insert = ctx.tx.insert(posting).values(
-        key=key,
-        digest=hashlib.sha256(key.encode()).digest(),
-        reverses=posting_id,
-        created_at=ctx.now,
+        key=key, digest=digest, reverses=posting_id, created_at=ctx.now
     )
     new_id = ctx.tx.value(insert.on_conflict_do_nothing().returning(posting.c.id))
     if new_id is None:
         raise AlreadyReversed()
+    made = _Posting(int(new_id), key, digest, posting_id)
     parts = ctx.tx.all(
         select(entry.c.wallet_id, entry.c.change, wallet.c.account_id)
         .join(wallet, wallet.c.id == entry.c.wallet_id)
@@ -133,32 +143,32 @@ def reverse(ctx: Context, posting_id: int, reason: str) -> int:
         .order_by(entry.c.wallet_id)
     )
     for part in parts:
-        _move(ctx, new_id, part.wallet_id, -part.change, CORRECTION, reason, f"#{posting_id}")
+        _move(ctx, made, part.wallet_id, -part.change, CORRECTION, reason, f"#{posting_id}")
         if part.account_id:
-            ctx.note("coins-reversed", part.account_id, posting=posting_id, by=new_id)
-    return int(new_id)
+            ctx.note("coins-reversed", part.account_id, posting=posting_id, by=made.id)
+    return made.id
 
 
 def _digest(*parts: object) -> bytes:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).digest()
 
 
-def _claim(ctx: Context, key: str, digest: bytes) -> tuple[int, bool]:
+def _claim(ctx: Context, key: str, digest: bytes) -> tuple[_Posting, bool]:
     """Take the key; of many at once, one is first and the others see its posting."""
     insert = ctx.tx.insert(posting).values(key=key, digest=digest, created_at=ctx.now)
     new_id = ctx.tx.value(
         insert.on_conflict_do_nothing(index_elements=["key"]).returning(posting.c.id)
     )
     if new_id is not None:
-        return int(new_id), True
+        return _Posting(int(new_id), key, digest, None), True
     known = ctx.tx.one(select(posting.c.id, posting.c.digest).where(posting.c.key == key))
     if known is None or bytes(known.digest) != digest:
         raise KeyReused()
-    return int(known.id), False
+    return _Posting(int(known.id), key, digest, None), False
 
 
 def _move(
-    ctx: Context, posting_id: int, wallet_id: int, change: int, typ: int, reason: str, remark: str
+    ctx: Context, made: _Posting, wallet_id: int, change: int, typ: int, reason: str, remark: str
 ) -> None:
     row = ctx.tx.one(
         update(wallet)
@@ -172,7 +182,7 @@ def _move(
     if row is None:
         raise CoinsShort()
     values = {
-        "posting_id": posting_id,
+        "posting_id": made.id,
         "wallet_id": wallet_id,
         "seq": row.entries,
         "typ": typ,
@@ -183,10 +193,25 @@ def _move(
         "remark": remark,
         "created_at": ctx.now,
     }
-    # The hash covers whose wallet it is, so that a wallet that changes hands is seen.
-    head = chains.link(bytes(row.head), {**values, "account_id": row.account_id})
+    head = chains.link(bytes(row.head), _covered(values, row.account_id, made))
     ctx.tx.run(entry.insert().values(**values, hash=head))
     ctx.tx.run(update(wallet).where(wallet.c.id == wallet_id).values(head=head))
+
+
+def _covered(
+    values: Mapping[str, object], account_id: int | None, made: _Posting
+) -> dict[str, object]:
+    """What an entry's hash covers: itself, whose wallet it is, and what the posting says.
+
+    So a wallet that changes hands is seen, and a key that is made free to be used again.
+    """
+    return {
+        **values,
+        "account_id": account_id,
+        "key": made.key,
+        "digest": made.digest.hex(),
+        "reverses": made.reverses,
+    }
 
 
 def page(ctx: Context, who: Caller, number: int, size: int) -> tuple[list[Record], int]:
@@ -241,19 +266,24 @@ def _verify(ctx: Context) -> list[str]:
         .having(func.sum(entry.c.change) != 0)
     )
     wrong += [f"posting {row[0]} sums up to {row[1]} instead of 0" for row in unbalanced]
-    for mine in chains.walk(ctx, wallet, wallet.c.id):
+    for mine in chains.walk(ctx, select(wallet), wallet.c.id):
         wrong += _verify_wallet(ctx, mine)
     return wrong
 
 
 def _verify_wallet(ctx: Context, mine: Found) -> list[str]:
     last, count, amount = chains.BEGINNING, 0, 0
-    for row in chains.walk(ctx, entry, entry.c.seq, entry.c.wallet_id == mine.id):
-        values = {**row._mapping, "account_id": mine.account_id}
+    said = [posting.c.key, posting.c.digest, posting.c.reverses, posting.c.created_at.label("made")]
+    entries = select(entry, *said).join(posting, posting.c.id == entry.c.posting_id)
+    for row in chains.walk(ctx, entries.where(entry.c.wallet_id == mine.id), entry.c.seq):
+        values = {column.name: row._mapping[column] for column in entry.c}
         claimed = bytes(values.pop("hash"))
+        made = _Posting(values["posting_id"], row.key, bytes(row.digest), row.reverses)
         del values["id"]
         count += 1
-        last = chains.link(last, values)
+        last = chains.link(last, _covered(values, mine.account_id, made))
+        if row.made != row.created_at:
+            return [f"wallet {mine.id}: the posting of entry {count} was changed"]
         if values["seq"] != count or values["before"] != amount:
             return [f"wallet {mine.id}: entry {count} does not follow the one before"]
         if claimed != last:

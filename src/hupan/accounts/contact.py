@@ -8,7 +8,7 @@ import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import update
 
-from hupan.accounts import codes, links, outbox, people, sessions
+from hupan.accounts import codes, links, locks, outbox, people, sessions
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.refusals import (
     BadEmail,
@@ -68,6 +68,7 @@ def change_phone(ctx: Context, who: Caller, text: str, guess: str) -> None:
     if mine.phone == new:
         raise SameContact()
     codes.use(ctx, codes.prove(ctx, new, guess))
+    locks.accounts(ctx, mine.id)
     with ctx.tx.unique(PhoneTaken()):
         ctx.tx.run(update(account).where(account.c.id == mine.id).values(phone=new))
     _tell(ctx, mine, "phone", mine.phone)
@@ -81,6 +82,7 @@ def change_email(ctx: Context, who: Caller, text: str, guess: str) -> None:
     if mine.email == new:
         raise SameContact()
     codes.use(ctx, codes.prove(ctx, new, guess))
+    locks.accounts(ctx, mine.id)
     with ctx.tx.unique(EmailTaken()):
         ctx.tx.run(update(account).where(account.c.id == mine.id).values(email=new))
     _tell(ctx, mine, "email", mine.email)

@@ -6,8 +6,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import Table, delete, select, true
+from sqlalchemy import ColumnElement, Table, and_, delete, or_, select, true
 
+from hupan.accounts import locks
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.refusals import (
     BadDevice,
@@ -27,6 +28,7 @@ __all__ = [
     "hide",
     "known",
     "listing",
+    "live",
     "offline",
     "register",
     "registration",
@@ -38,6 +40,7 @@ __all__ = [
 MOST_KEPT = 100
 #: Longer names are shortened: clients put whole user agents here.
 LONGEST = 255
+DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,18 @@ def known(ctx: Context, account_id: int) -> list[str]:
     return [row.device_id for row in rows]
 
 
+def live(ctx: Context) -> ColumnElement[bool]:
+    """The condition under which a session lives: neither idle nor old."""
+    idle = ctx.now - ctx.settings.session_idle_days * DAY
+    born = ctx.now - ctx.settings.session_life_days * DAY
+    return and_(session.c.seen_at > idle, session.c.created_at > born)
+
+
 def listing(ctx: Context, who: Caller) -> list[Device]:
     """The caller's devices, newest login first; one line a device, however many its sessions."""
     rows = ctx.tx.all(
         select(session.c.device_id, session.c.platform, session.c.created_at)
-        .where(session.c.account_id == who.account_id)
+        .where(session.c.account_id == who.account_id, live(ctx))
         .order_by(session.c.created_at.desc(), session.c.id.desc())
     )
     newest: dict[tuple[str, str], Device] = {}
@@ -117,7 +127,7 @@ def offline(ctx: Context, who: Caller, device_id: str) -> None:
     device_id = short_name(device_id)
     ended = ctx.tx.run(
         delete(session).where(
-            session.c.account_id == who.account_id, session.c.device_id == device_id
+            session.c.account_id == who.account_id, session.c.device_id == device_id, live(ctx)
         )
     )
     if not ended:
@@ -129,14 +139,20 @@ def offline(ctx: Context, who: Caller, device_id: str) -> None:
 def settle(ctx: Context, account_id: int | None = None) -> None:
     """Forget the push registrations of devices whose last session has ended.
 
-    Whatever ends sessions calls this: of one account, or of all.
+    Whatever ends sessions calls this: of one account, or of all. Some clients register under
+    another name than the one they log in with; such a registration goes with the account's last
+    session.
     """
-    still = select(session.c.id).where(
-        session.c.account_id == notification.c.account_id,
-        session.c.device_id == notification.c.device_id,
+    same_account = session.c.account_id == notification.c.account_id
+    any_session = select(session.c.id).where(same_account)
+    same_device = any_session.where(session.c.device_id == notification.c.device_id)
+    logged_in = select(known_device.c.device_id).where(
+        known_device.c.account_id == notification.c.account_id,
+        known_device.c.device_id == notification.c.device_id,
     )
     mine = true() if account_id is None else notification.c.account_id == account_id
-    ctx.tx.run(delete(notification).where(mine, ~still.exists()))
+    over = or_(and_(logged_in.exists(), ~same_device.exists()), ~any_session.exists())
+    ctx.tx.run(delete(notification).where(mine, over))
 
 
 def _trim(ctx: Context, table: Table, account_id: int) -> None:
@@ -164,6 +180,7 @@ def register(
     device_id, registration_id = _names(device_id, registration_id)
     if is_open not in (0, 1):
         raise BadSwitch()
+    locks.accounts(ctx, who.account_id)
     insert = ctx.tx.insert(notification).values(
         account_id=who.account_id,
         device_id=device_id,
@@ -221,6 +238,7 @@ def hide(ctx: Context, who: Caller, device_id: str, ignore: str) -> None:
     device_id = short_name(device_id)
     if not re.fullmatch(r"[0-9,]{0,255}", ignore):
         raise BadIgnore()
+    locks.accounts(ctx, who.account_id)
     insert = ctx.tx.insert(module_ignore).values(
         account_id=who.account_id, device_id=device_id, ignore=ignore, updated_at=ctx.now
     )

@@ -8,7 +8,7 @@ from datetime import datetime, time
 
 from sqlalchemy import func, select, update
 
-from hupan.accounts import coins
+from hupan.accounts import coins, locks
 from hupan.accounts.context import Context
 from hupan.accounts.refusals import AlreadyInvited, BadInviteCode, OwnInvitation
 from hupan.accounts.tables import account
@@ -45,6 +45,7 @@ def answer_or_choose(ctx: Context, account_id: int, text: str) -> None:
     if _owner(ctx, text) is not None:
         answer(ctx, account_id, text)
         return
+    locks.accounts(ctx, account_id)
     with ctx.tx.unique(BadInviteCode()):
         ctx.tx.run(update(account).where(account.c.id == account_id).values(invite_code=text))
     ctx.note("invite-code-chosen", account_id)
@@ -63,14 +64,7 @@ def answer(ctx: Context, account_id: int, text: str) -> None:
     inviter = _owner(ctx, text)
     if inviter is None:
         raise BadInviteCode()
-    # Locking both accounts in the order of their ids keeps two crossing answers from waiting
-    # for each other.
-    for account_to_lock in sorted({inviter, account_id}):
-        ctx.tx.run(
-            update(account)
-            .where(account.c.id == account_to_lock)
-            .values(invite_code=account.c.invite_code)
-        )
+    locks.accounts(ctx, inviter, account_id)
     invited_by = ctx.tx.value(select(account.c.invited_by).where(account.c.id == inviter))
     if inviter == account_id or invited_by == account_id:
         raise OwnInvitation()

@@ -72,17 +72,26 @@ def locked(ctx: Context, key: str) -> bool:
 
 
 def count_failure(ctx: Context, key: str, free: int) -> None:
-    """Count one failure; the `free`-th and each later one starts a back-off twice as long."""
+    """Count one failure; the `free`-th and each later one starts a back-off twice as long.
+
+    Raises:
+        TooManyTries, Locked: of many tries at once, others have started the back-off meanwhile.
+            This one learns no more than if it had come after them.
+    """
     with aside(ctx):
         insert = ctx.tx.insert(failure).values(key=key, failures=1, until=0)
         count = ctx.tx.value(
             insert.on_conflict_do_update(
-                index_elements=[failure.c.key], set_={"failures": failure.c.failures + 1}
+                index_elements=[failure.c.key],
+                set_={"failures": failure.c.failures + 1},
+                where=(failure.c.until <= ctx.now) & (failure.c.failures < OFF),
             ).returning(failure.c.failures)
         )
-        if count >= free:
+        if count is not None and count >= free:
             wait = min(FIRST_WAIT << min(count - free, 30), LONGEST_WAIT)
             ctx.tx.run(update(failure).where(failure.c.key == key).values(until=ctx.now + wait))
+    if count is None:
+        check_failures(ctx, key)
 
 
 def forget(ctx: Context, prefix: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select, true, update
 
 from hupan.accounts.context import Context, World
 from hupan.accounts.refusals import BadLink
-from hupan.accounts.tables import link
+from hupan.accounts.tables import link, outbox
 
 __all__ = ["LIFE", "Link", "create", "look", "revoke", "secret", "sweep", "text", "use"]
 
@@ -102,5 +102,10 @@ def revoke(ctx: Context, account_id: int, kind: str = "", *, after: int = 0) -> 
 
 
 def sweep(ctx: Context) -> None:
-    """Forget links that ended a month ago."""
-    ctx.tx.run(delete(link).where(link.c.expires_at <= ctx.now - 30 * 86_400))
+    """Forget links that ended a month ago and that no letter speaks of any more."""
+    ctx.tx.run(
+        delete(link).where(
+            link.c.expires_at <= ctx.now - 30 * 86_400,
+            link.c.id.not_in(select(outbox.c.link_id).where(outbox.c.link_id.is_not(None))),
+        )
+    )

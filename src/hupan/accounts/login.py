@@ -60,8 +60,6 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
         raise WrongPassword()
     people.refuse_banned(ctx, who)
     newer = passwords.renewed(ctx, who.password_hash, password)
-    ctx.tx.begin()
-    limits.forget(ctx, f"password:{address}:")
     # The password that was verified must still be the password: a reset may have come between.
     if not ctx.tx.run(
         update(account)
@@ -69,6 +67,9 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
         .values(password_hash=newer or who.password_hash)
     ):
         raise WrongPassword()
+    # So may many wrong guesses, of which this one is not to be told apart.
+    limits.check_failures(ctx, failures)
+    limits.forget(ctx, f"password:{address}:")
     people.refuse_banned(ctx, people.get(ctx, who.id))
     return sessions.open_session(ctx, who.id, device_id, platform, by="password")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
 
-from hupan.accounts import chains, links, outbox, sessions
+from hupan.accounts import chains, links, locks, outbox, sessions
 from hupan.accounts.context import Context
 from hupan.accounts.refusals import Banned, BannedForGood, UnknownUser
 from hupan.accounts.tables import (
@@ -203,8 +203,17 @@ def erase(ctx: Context, who: Account) -> None:
 
     The contacts become free and may open a new account with a new id.
     """
-    ctx.tx.begin()
+    locks.accounts(ctx, who.id)
     outbox.tell(ctx, who.phone, who.email, "account-deleted")
+    # Two friends who leave at once have the same remarks to delete, and take them in one order.
+    about = or_(remark.c.owner_id == who.id, remark.c.friend_id == who.id)
+    ctx.tx.all(
+        select(remark.c.owner_id)
+        .where(about)
+        .order_by(remark.c.owner_id, remark.c.friend_id)
+        .with_for_update()
+    )
+    ctx.tx.run(delete(remark).where(about))
     for table, column in (
         (session, session.c.account_id),
         (profile, profile.c.account_id),
@@ -212,8 +221,6 @@ def erase(ctx: Context, who: Account) -> None:
         (notification, notification.c.account_id),
         (module_ignore, module_ignore.c.account_id),
         (account_medal, account_medal.c.account_id),
-        (remark, remark.c.owner_id),
-        (remark, remark.c.friend_id),
     ):
         ctx.tx.run(delete(table).where(column == who.id))
     links.revoke(ctx, who.id)

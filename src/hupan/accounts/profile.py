@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import select, update
 
-from hupan.accounts import coins, people
+from hupan.accounts import coins, locks, people
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.refusals import (
     BadAvatar,
@@ -156,8 +156,7 @@ def save_data(
         "location_code": short(location_code, 16, "地区代码"),
         "updated_at": ctx.now,
     }
-    # Locked first, so that an account that is being deleted gets no new data.
-    _change(ctx, account_id, name=account.c.name)
+    locks.accounts(ctx, account_id)
     insert = ctx.tx.insert(profile).values(account_id=account_id, **values)
     ctx.tx.run(insert.on_conflict_do_update(index_elements=["account_id"], set_=values))
 
@@ -177,6 +176,7 @@ def save_remark(
         "phone": short(phone, 64, "电话"),
         "others": _pairs(others),
     }
+    locks.accounts(ctx, who.account_id, friend.id)
     insert = ctx.tx.insert(remark).values(owner_id=who.account_id, friend_id=friend.id, **values)
     ctx.tx.run(insert.on_conflict_do_update(index_elements=["owner_id", "friend_id"], set_=values))
 

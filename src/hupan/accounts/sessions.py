@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 
-from sqlalchemy import case, delete, select, update
+from sqlalchemy import case, delete, not_, select, update
 
 from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context
@@ -33,7 +33,6 @@ RANDOM, CHECK = 22, 6
 TOUCH = 300
 LONGEST_PLATFORM = 400
 KNOWN_DEVICES = 50
-DAY = 86_400
 
 
 # ---------------------------------------------------------------- tokens
@@ -158,8 +157,6 @@ def admit(ctx: Context, token: str) -> Caller | None:
     """Find the live session of a token, and count that its owner was here."""
     if not well_formed(token):
         return None
-    idle = ctx.now - ctx.settings.session_idle_days * DAY
-    born = ctx.now - ctx.settings.session_life_days * DAY
     row = ctx.tx.one(
         select(
             session.c.id,
@@ -172,8 +169,7 @@ def admit(ctx: Context, token: str) -> Caller | None:
         .join(account, account.c.id == session.c.account_id)
         .where(
             session.c.token_hash == token_hash(token),
-            session.c.seen_at > idle,
-            session.c.created_at > born,
+            devices.live(ctx),
             account.c.banned_until <= ctx.now,
             account.c.deleted_at == 0,
         )
@@ -208,7 +204,8 @@ def count_day(ctx: Context, account_id: int) -> None:
 
 def end(ctx: Context, who: Caller) -> None:
     """End exactly this session; what the device was to be told goes with its last session."""
-    ctx.tx.run(delete(session).where(session.c.id == who.session_id))
+    mine = session.c.account_id == who.account_id
+    ctx.tx.run(delete(session).where(session.c.id == who.session_id, mine))
     devices.settle(ctx, who.account_id)
     ctx.note("logout", who.account_id)
 
@@ -222,7 +219,5 @@ def end_all(ctx: Context, account_id: int) -> None:
 
 def sweep(ctx: Context) -> None:
     """Drop sessions that are over: idle or old."""
-    idle = ctx.now - ctx.settings.session_idle_days * DAY
-    born = ctx.now - ctx.settings.session_life_days * DAY
-    ctx.tx.run(delete(session).where((session.c.seen_at <= idle) | (session.c.created_at <= born)))
+    ctx.tx.run(delete(session).where(not_(devices.live(ctx))))
     devices.settle(ctx)

@@ -42,6 +42,11 @@ Big = BigInteger().with_variant(Integer, "sqlite")
 
 
 def key(start: int = 1) -> Column[int]:
+    """An id that counts up. A table with one says `sqlite_autoincrement`.
+
+    Without it SQLite hands the id of a deleted row out again, and whoever still holds it would
+    mean somebody else's row.
+    """
     return Column("id", Big, Identity(start=start), primary_key=True, autoincrement=True)
 
 
@@ -115,6 +120,7 @@ profile = Table(
     text("district", 64),
     text("location_code", 16),
     number("updated_at", None),
+    sqlite_autoincrement=True,
 )
 
 session = Table(
@@ -130,6 +136,7 @@ session = Table(
     # The newest coin record when page 1 was last read: later pages count from there.
     number("coin_anchor"),
     Index("ix_session_account_id_seen_at", "account_id", "seen_at"),
+    sqlite_autoincrement=True,
 )
 
 known_device = Table(
@@ -162,6 +169,7 @@ code = Table(
     number("expires_at", None),
     number("used_at"),
     Index("ix_code_destination_purpose", "destination", "purpose", "id"),
+    sqlite_autoincrement=True,
 )
 
 #: Windows of "so many in so long"; one row a key, changed by one statement.
@@ -193,6 +201,7 @@ wallet = Table(
     number("entries"),
     Column("head", LargeBinary(32), nullable=False),
     CheckConstraint("balance >= 0 OR account_id IS NULL", name="not_negative"),
+    sqlite_autoincrement=True,
 )
 
 posting = Table(
@@ -203,6 +212,7 @@ posting = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("reverses", Big, ForeignKey("posting.id"), unique=True),
     number("created_at", None),
+    sqlite_autoincrement=True,
 )
 
 entry = Table(
@@ -222,6 +232,7 @@ entry = Table(
     Column("hash", LargeBinary(32), nullable=False),
     UniqueConstraint("wallet_id", "seq"),
     CheckConstraint("after = before + change", name="adds_up"),
+    sqlite_autoincrement=True,
 )
 
 audit = Table(
@@ -265,6 +276,7 @@ outbox = Table(
     text("error"),
     Index("ix_outbox_sent_at_due_at", "sent_at", "due_at"),
     Index("ix_outbox_destination", "destination"),
+    sqlite_autoincrement=True,
 )
 
 #: One-time links: undoing a contact change, setting a first password.
@@ -279,6 +291,7 @@ link = Table(
     number("created_at", None),
     number("expires_at", None),
     number("used_at"),
+    sqlite_autoincrement=True,
 )
 
 medal = Table(
@@ -289,6 +302,7 @@ medal = Table(
     text("description"),
     text("image_url", 2048),
     number("sort"),
+    sqlite_autoincrement=True,
 )
 
 account_medal = Table(
@@ -318,6 +332,7 @@ module_ignore = Table(
     text("ignore", 255),
     number("updated_at", None),
     UniqueConstraint("account_id", "device_id"),
+    sqlite_autoincrement=True,
 )
 
 notification = Table(
@@ -332,6 +347,7 @@ notification = Table(
     number("created_at", None),
     number("updated_at", None),
     UniqueConstraint("account_id", "device_id", "registration_id"),
+    sqlite_autoincrement=True,
 )
 
 category = Table(
@@ -340,6 +356,7 @@ category = Table(
     key(),
     Column("name", String(64), nullable=False, unique=True),
     number("sort"),
+    sqlite_autoincrement=True,
 )
 
 group_chat = Table(

@@ -218,6 +218,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         # An acknowledged write survives a power cut.
         "synchronous=FULL",
         "foreign_keys=ON",
+        # A REPLACE deletes; with this it meets the triggers that forbid deleting.
+        "recursive_triggers=ON",
         f"busy_timeout={PATIENCE * 1000}",
     ):
         cursor.execute(f"PRAGMA {pragma}")

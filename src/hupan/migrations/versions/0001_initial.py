@@ -126,6 +126,7 @@ def upgrade() -> None:
         sa.Column("sort", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_category")),
         sa.UniqueConstraint("name", name=op.f("uq_category_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "code",
@@ -144,6 +145,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("used_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_code")),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_code_destination_purpose", "code", ["destination", "purpose", "id"], unique=False
@@ -191,6 +193,7 @@ def upgrade() -> None:
         sa.Column("sort", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_medal")),
         sa.UniqueConstraint("name", name=op.f("uq_medal_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "posting",
@@ -209,6 +212,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_posting")),
         sa.UniqueConstraint("key", name=op.f("uq_posting_key")),
         sa.UniqueConstraint("reverses", name=op.f("uq_posting_reverses")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "rate",
@@ -270,6 +274,7 @@ def upgrade() -> None:
         sa.Column("used_at", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_link_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_link")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "module_ignore",
@@ -293,6 +298,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "account_id", "device_id", name=op.f("uq_module_ignore_account_id_device_id")
         ),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "notification",
@@ -322,6 +328,7 @@ def upgrade() -> None:
             "registration_id",
             name=op.f("uq_notification_account_id_device_id_registration_id"),
         ),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "profile",
@@ -346,6 +353,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_profile_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_profile")),
         sa.UniqueConstraint("account_id", name=op.f("uq_profile_account_id")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "remark",
@@ -381,6 +389,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_session_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_session")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_session_token_hash")),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_session_account_id_seen_at", "session", ["account_id", "seen_at"], unique=False
@@ -406,6 +415,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_wallet_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_wallet")),
         sa.UniqueConstraint("account_id", name=op.f("uq_wallet_account_id")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "entry",
@@ -436,6 +446,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["wallet_id"], ["wallet.id"], name=op.f("fk_entry_wallet_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_entry")),
         sa.UniqueConstraint("wallet_id", "seq", name=op.f("uq_entry_wallet_id_seq")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_entry_posting_id"), "entry", ["posting_id"], unique=False)
     op.create_table(
@@ -461,6 +472,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["code_id"], ["code.id"], name=op.f("fk_outbox_code_id")),
         sa.ForeignKeyConstraint(["link_id"], ["link.id"], name=op.f("fk_outbox_link_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_outbox_destination", "outbox", ["destination"], unique=False)
     op.create_index("ix_outbox_sent_at_due_at", "outbox", ["sent_at", "due_at"], unique=False)
