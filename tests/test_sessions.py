@@ -21,7 +21,7 @@ from sqlalchemy import event, func, select
 
 from hupan.accounts import captchas, links, passwords, people, sessions
 from hupan.accounts.tables import session
-from hupan.outside.database import SqlDatabase
+from hupan.outside.database import SqlDatabase, SqlTransaction
 from tests.house import DAY, House, shaped_like_token
 
 Build = Callable[..., House]
@@ -68,11 +68,18 @@ def statements(house: House) -> Iterator[list[str]]:
     def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
         seen.append(text)
 
+    run = SqlTransaction._run_compiled
+
+    def note_compiled(tx: SqlTransaction, statement: Any, values: Any) -> Any:
+        seen.append(tx.database.compiled(statement).sql)
+        return run(tx, statement, values)
+
     event.listen(engine, "before_cursor_execute", note)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        # These are run by the driver without SQLAlchemy's events.
+        patch.setattr(SqlTransaction, "_run_compiled", note_compiled)
         yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
+    event.remove(engine, "before_cursor_execute", note)
 
 
 # ---------------------------------------------------------------- T1: tokens

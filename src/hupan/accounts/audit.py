@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from hupan.accounts import chains
 from hupan.accounts.context import Context
@@ -17,16 +17,21 @@ from hupan.accounts.tables import audit, audit_head
 __all__ = ["flush", "verify"]
 
 
+_LENGTHEN = (
+    update(audit_head)
+    .values(seq=audit_head.c.seq + bindparam("more"))
+    .returning(audit_head.c.seq, audit_head.c.hash)
+)
+_ROW = audit.insert().values({column.name: bindparam(column.name) for column in audit.c})
+_HEAD = update(audit_head).values(hash=bindparam("new"))
+
+
 def flush(ctx: Context) -> None:
     """Write what the call noted. Called once, right before the commit."""
     if not ctx.notes:
         return
     notes, ctx.notes = ctx.notes, []
-    head = ctx.tx.one(
-        update(audit_head)
-        .values(seq=audit_head.c.seq + len(notes))
-        .returning(audit_head.c.seq, audit_head.c.hash)
-    )
+    head = ctx.tx.one(_LENGTHEN, more=len(notes))
     assert head is not None, "migrations make the one row of audit_head"
     seq, last = head.seq - len(notes), bytes(head.hash)
     for action, account_id, detail in notes:
@@ -41,8 +46,8 @@ def flush(ctx: Context) -> None:
             "detail": json.dumps(detail, ensure_ascii=False, sort_keys=True),
         }
         last = chains.link(last, row)
-        ctx.tx.run(audit.insert().values(**row, hash=last))
-    ctx.tx.run(update(audit_head).values(hash=last))
+        ctx.tx.run(_ROW, **row, hash=last)
+    ctx.tx.run(_HEAD, new=last)
 
 
 def verify(ctx: Context) -> list[str]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from hupan.accounts import chains
 from hupan.accounts.context import Caller, Context, Found
@@ -61,9 +61,28 @@ class _Posting:
     reverses: int | None
 
 
+_MINE = wallet.c.account_id == bindparam("which")
+_BALANCE = select(wallet.c.balance).where(_MINE)
+_WALLET = select(wallet.c.id).where(_MINE)
+_BY_KEY = select(posting.c.id, posting.c.digest).where(posting.c.key == bindparam("key"))
+_MOVE = (
+    update(wallet)
+    .where(
+        wallet.c.id == bindparam("which"),
+        (wallet.c.account_id.is_(None)) | (wallet.c.balance + bindparam("change") >= 0),
+    )
+    .values(balance=wallet.c.balance + bindparam("change"), entries=wallet.c.entries + 1)
+    .returning(wallet.c.account_id, wallet.c.balance, wallet.c.entries, wallet.c.head)
+)
+_HEAD = update(wallet).where(wallet.c.id == bindparam("which")).values(head=bindparam("new"))
+_ENTRY = entry.insert().values(
+    {column.name: bindparam(column.name) for column in entry.c if column.name != "id"}
+)
+
+
 def balance(ctx: Context, account_id: int) -> int:
     """The newest record's amount after it, in hundredths."""
-    return int(ctx.tx.value(select(wallet.c.balance).where(wallet.c.account_id == account_id)) or 0)
+    return int(ctx.tx.value(_BALANCE, which=account_id) or 0)
 
 
 def post(
@@ -90,7 +109,7 @@ def post(
     if not 0 < abs(change) <= LARGEST:
         raise BadAmount()
     ctx.tx.begin()
-    mine = ctx.tx.value(select(wallet.c.id).where(wallet.c.account_id == account_id))
+    mine = ctx.tx.value(_WALLET, which=account_id)
     if mine is None:
         raise UnknownUser()
     digest = _digest(account_id, change, typ, reason, remark)
@@ -112,7 +131,7 @@ def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reaso
     if not amount:
         return
     ctx.tx.begin()
-    if ctx.tx.value(select(posting.c.id).where(posting.c.key == key)) is None:
+    if ctx.tx.value(_BY_KEY, key=key) is None:
         post(ctx, account_id, amount, typ=typ, reason=reason, key=key)
 
 
@@ -161,7 +180,7 @@ def _claim(ctx: Context, key: str, digest: bytes) -> tuple[_Posting, bool]:
     )
     if new_id is not None:
         return _Posting(int(new_id), key, digest, None), True
-    known = ctx.tx.one(select(posting.c.id, posting.c.digest).where(posting.c.key == key))
+    known = ctx.tx.one(_BY_KEY, key=key)
     if known is None or bytes(known.digest) != digest:
         raise KeyReused()
     return _Posting(int(known.id), key, digest, None), False
@@ -170,15 +189,7 @@ def _claim(ctx: Context, key: str, digest: bytes) -> tuple[_Posting, bool]:
 def _move(
     ctx: Context, made: _Posting, wallet_id: int, change: int, typ: int, reason: str, remark: str
 ) -> None:
-    row = ctx.tx.one(
-        update(wallet)
-        .where(
-            wallet.c.id == wallet_id,
-            (wallet.c.account_id.is_(None)) | (wallet.c.balance + change >= 0),
-        )
-        .values(balance=wallet.c.balance + change, entries=wallet.c.entries + 1)
-        .returning(wallet.c.account_id, wallet.c.balance, wallet.c.entries, wallet.c.head)
-    )
+    row = ctx.tx.one(_MOVE, which=wallet_id, change=change)
     if row is None:
         raise CoinsShort()
     values = {
@@ -194,8 +205,8 @@ def _move(
         "created_at": ctx.now,
     }
     head = chains.link(bytes(row.head), _covered(values, row.account_id, made))
-    ctx.tx.run(entry.insert().values(**values, hash=head))
-    ctx.tx.run(update(wallet).where(wallet.c.id == wallet_id).values(head=head))
+    ctx.tx.run(_ENTRY, **values, hash=head)
+    ctx.tx.run(_HEAD, which=wallet_id, new=head)
 
 
 def _covered(

@@ -27,6 +27,7 @@ __all__ = [
     "hidden",
     "hide",
     "known",
+    "limits_of_life",
     "listing",
     "live",
     "offline",
@@ -99,10 +100,15 @@ def known(ctx: Context, account_id: int) -> list[str]:
     return [row.device_id for row in rows]
 
 
+def limits_of_life(ctx: Context) -> tuple[int, int]:
+    """A session lives that was seen, and was opened, after these two moments."""
+    settings = ctx.settings
+    return ctx.now - settings.session_idle_days * DAY, ctx.now - settings.session_life_days * DAY
+
+
 def live(ctx: Context) -> ColumnElement[bool]:
     """The condition under which a session lives: neither idle nor old."""
-    idle = ctx.now - ctx.settings.session_idle_days * DAY
-    born = ctx.now - ctx.settings.session_life_days * DAY
+    idle, born = limits_of_life(ctx)
     return and_(session.c.seen_at > idle, session.c.created_at > born)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from hupan.accounts.context import Context
 from hupan.accounts.refusals import UnknownUser
 from hupan.accounts.tables import account
 
 __all__ = ["accounts"]
+
+
+_ONE = (
+    select(account.c.id)
+    .where(account.c.id == bindparam("which"), account.c.deleted_at == 0)
+    .with_for_update()
+)
 
 
 def accounts(ctx: Context, *account_ids: int) -> None:
@@ -23,6 +30,10 @@ def accounts(ctx: Context, *account_ids: int) -> None:
     """
     ctx.tx.begin()
     wanted = set(account_ids)
+    if len(wanted) == 1:
+        if ctx.tx.one(_ONE, which=account_ids[0]) is None:
+            raise UnknownUser()
+        return
     rows = ctx.tx.all(
         select(account.c.id)
         .where(account.c.id.in_(wanted), account.c.deleted_at == 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 
 from hupan.accounts import people
 from hupan.accounts.context import Context
@@ -48,14 +48,17 @@ def listing(ctx: Context) -> list[Medal]:
     return [Medal(*row) for row in rows]
 
 
+_HELD = (
+    select(*_COLUMNS)
+    .join(account_medal, account_medal.c.medal_id == medal.c.id)
+    .where(account_medal.c.account_id == bindparam("which"))
+    .order_by(medal.c.sort, medal.c.id)
+)
+
+
 def held(ctx: Context, account_id: int) -> list[Medal]:
     """The medals of an account, by their order."""
-    rows = ctx.tx.all(
-        select(*_COLUMNS)
-        .join(account_medal, account_medal.c.medal_id == medal.c.id)
-        .where(account_medal.c.account_id == account_id)
-        .order_by(medal.c.sort, medal.c.id)
-    )
+    rows = ctx.tx.all(_HELD, which=account_id)
     return [Medal(*row) for row in rows]
 
 

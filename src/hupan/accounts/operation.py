@@ -24,8 +24,8 @@ def operation(
         ctx = Context(world, tx, actor or Actor("nobody"), source or Source())
         yield ctx
         audit.flush(ctx)
-    if ctx.posted:
-        world.wake()
+        if ctx.posted:
+            tx.after(world.wake)
 
 
 @contextmanager

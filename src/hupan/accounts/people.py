@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, or_, select, update
 
 from hupan.accounts import chains, links, locks, outbox, sessions
-from hupan.accounts.context import Context
+from hupan.accounts.context import FOREVER, Context
 from hupan.accounts.refusals import Banned, BannedForGood, UnknownUser
 from hupan.accounts.tables import (
     account,
@@ -37,9 +37,6 @@ __all__ = [
     "search",
     "unban",
 ]
-
-#: The end of a ban that does not end: late in the year 9999, in every time zone.
-FOREVER = 253_402_128_000
 
 #: Letters and digits that cannot be taken for one another.
 CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -80,9 +77,13 @@ def _find(ctx: Context, *where: ColumnElement[bool]) -> Account | None:
     return None if row is None else Account(**row._mapping)
 
 
+_BY_ID = select(*_COLUMNS).where(account.c.deleted_at == 0, account.c.id == bindparam("which"))
+
+
 def by_id(ctx: Context, account_id: int) -> Account | None:
     """The account of this id, unless it was deleted."""
-    return _find(ctx, account.c.id == account_id)
+    row = ctx.tx.one(_BY_ID, which=account_id)
+    return None if row is None else Account(*row)
 
 
 def by_phone(ctx: Context, phone: str) -> Account | None:

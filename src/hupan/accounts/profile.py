@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from hupan.accounts import coins, locks, people
 from hupan.accounts.context import Caller, Context
@@ -26,6 +27,7 @@ __all__ = [
     "PersonalData",
     "Remark",
     "data",
+    "has_remarks",
     "remark_about",
     "rename",
     "save_data",
@@ -67,12 +69,18 @@ class Remark:
 # ---------------------------------------------------------------- name and picture
 
 
+_MINE = update(account).where(account.c.id == bindparam("which"), account.c.deleted_at == 0)
+_RENAME = _MINE.values(name=bindparam("new"), name_id=account.c.name_id + 1)
+_REPAINT = _MINE.values(avatar_url=bindparam("new"), avatar_id=account.c.avatar_id + 1)
+
+
 def rename(ctx: Context, account_id: int, name: str) -> None:
     """Change the nickname; the first change is rewarded, once."""
     name = clean(name)
     if not 1 <= len(name) <= LONGEST_NAME:
         raise BadNickname(most=LONGEST_NAME)
-    _change(ctx, account_id, name=name, name_id=account.c.name_id + 1)
+    if not ctx.tx.run(_RENAME, which=account_id, new=name):
+        raise UnknownUser()
     coins.reward(ctx, account_id, ctx.settings.reward_first_name, 4, "first-name", "首次修改昵称")
 
 
@@ -87,46 +95,48 @@ def set_avatar(ctx: Context, account_id: int, url: str) -> None:
     plain = clean(url) == url and not any(char.isspace() for char in url)
     if not usable or not plain or len(url) > LONGEST_URL:
         raise BadAvatar(most=LONGEST_URL)
-    _change(ctx, account_id, avatar_url=url, avatar_id=account.c.avatar_id + 1)
+    if not ctx.tx.run(_REPAINT, which=account_id, new=url):
+        raise UnknownUser()
     coins.reward(
         ctx, account_id, ctx.settings.reward_first_avatar, 4, "first-avatar", "首次修改头像"
     )
 
 
-def _change(ctx: Context, account_id: int, **values: object) -> None:
-    changed = ctx.tx.run(
-        update(account)
-        .where(account.c.id == account_id, account.c.deleted_at == 0)
-        .values(**values)
-    )
-    if not changed:
-        raise UnknownUser()
-
-
 def streak(ctx: Context, who: people.Account) -> int:
     """How many days in a row, up to today or yesterday; a longer gap has ended the row."""
+    ctx.ahead(ctx.world.midnight(ctx.now))
     return who.streak_days if who.last_day >= ctx.world.day(ctx.now) - 1 else 0
 
 
 # ---------------------------------------------------------------- personal data
 
 
+_DATA = select(
+    profile.c.id,
+    profile.c.updated_at,
+    profile.c.introduction,
+    profile.c.gender,
+    profile.c.birthday,
+    profile.c.province,
+    profile.c.city,
+    profile.c.district,
+    profile.c.location_code,
+).where(profile.c.account_id == bindparam("which"))
+
+
 def data(ctx: Context, account_id: int) -> PersonalData:
     """Read personal data; defaults where nothing was saved."""
-    row = ctx.tx.one(
-        select(
-            profile.c.id,
-            profile.c.updated_at,
-            profile.c.introduction,
-            profile.c.gender,
-            profile.c.birthday,
-            profile.c.province,
-            profile.c.city,
-            profile.c.district,
-            profile.c.location_code,
-        ).where(profile.c.account_id == account_id)
-    )
+    row = ctx.tx.one(_DATA, which=account_id)
     return PersonalData() if row is None else PersonalData(*row)
+
+
+_SAVED: dict[str, Any] = {
+    column.name: bindparam(column.name)
+    for column in profile.c
+    if column.name not in ("id", "account_id")
+}
+_CHANGE_DATA = update(profile).where(profile.c.account_id == bindparam("which")).values(_SAVED)
+_FIRST_DATA = profile.insert().values(account_id=bindparam("which"), **_SAVED)
 
 
 def save_data(
@@ -157,8 +167,9 @@ def save_data(
         "updated_at": ctx.now,
     }
     locks.accounts(ctx, account_id)
-    insert = ctx.tx.insert(profile).values(account_id=account_id, **values)
-    ctx.tx.run(insert.on_conflict_do_update(index_elements=["account_id"], set_=values))
+    # Under the account's lock nobody comes between these two.
+    if not ctx.tx.run(_CHANGE_DATA, which=account_id, **values):
+        ctx.tx.run(_FIRST_DATA, which=account_id, **values)
 
 
 # ---------------------------------------------------------------- remarks
@@ -211,11 +222,20 @@ def _pairs(text: str) -> str:
     return tidy
 
 
+_REMARK = select(remark.c.name, remark.c.phone, remark.c.others).where(
+    remark.c.owner_id == bindparam("owner"), remark.c.friend_id == bindparam("friend")
+)
+
+
 def remark_about(ctx: Context, who: Caller, friend_id: int) -> Remark | None:
     """What the caller noted about a person."""
-    row = ctx.tx.one(
-        select(remark.c.name, remark.c.phone, remark.c.others).where(
-            remark.c.owner_id == who.account_id, remark.c.friend_id == friend_id
-        )
-    )
+    row = ctx.tx.one(_REMARK, owner=who.account_id, friend=friend_id)
     return None if row is None else Remark(*row)
+
+
+_ANY_REMARK = select(remark.c.owner_id).where(remark.c.owner_id == bindparam("owner")).limit(1)
+
+
+def has_remarks(ctx: Context, who: Caller) -> bool:
+    """Whether the caller noted anything about anybody."""
+    return ctx.tx.one(_ANY_REMARK, owner=who.account_id) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 
-from sqlalchemy import case, delete, not_, select, update
+from sqlalchemy import bindparam, case, delete, not_, select, update
 
 from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context
@@ -153,50 +153,66 @@ def _remember_device(ctx: Context, account_id: int, device_id: str) -> None:
 # ---------------------------------------------------------------- being in
 
 
+_FIND = (
+    select(
+        session.c.id,
+        session.c.account_id,
+        session.c.device_id,
+        session.c.created_at,
+        session.c.seen_at,
+        session.c.coin_anchor,
+        account.c.vip_until,
+    )
+    .join(account, account.c.id == session.c.account_id)
+    .where(
+        session.c.token_hash == bindparam("token_hash"),
+        session.c.seen_at > bindparam("idle"),
+        session.c.created_at > bindparam("born"),
+        account.c.banned_until <= bindparam("now"),
+        account.c.deleted_at == 0,
+    )
+)
+_TOUCH = update(session).where(session.c.id == bindparam("which")).values(seen_at=bindparam("now"))
+
+
 def admit(ctx: Context, token: str) -> Caller | None:
     """Find the live session of a token, and count that its owner was here."""
     if not well_formed(token):
         return None
-    row = ctx.tx.one(
-        select(
-            session.c.id,
-            session.c.account_id,
-            session.c.device_id,
-            session.c.seen_at,
-            session.c.coin_anchor,
-            account.c.vip_until,
-        )
-        .join(account, account.c.id == session.c.account_id)
-        .where(
-            session.c.token_hash == token_hash(token),
-            devices.live(ctx),
-            account.c.banned_until <= ctx.now,
-            account.c.deleted_at == 0,
-        )
-    )
+    idle, born = devices.limits_of_life(ctx)
+    row = ctx.tx.one(_FIND, token_hash=token_hash(token), idle=idle, born=born, now=ctx.now)
     if row is None:
         return None
-    if ctx.now - row.seen_at >= TOUCH or ctx.world.day(row.seen_at) != ctx.world.day(ctx.now):
+    ctx.ahead(row.created_at + ctx.settings.session_life_days * devices.DAY)
+    if not (ctx.ahead(row.seen_at + TOUCH) and ctx.ahead(ctx.world.midnight(row.seen_at))):
         with aside(ctx):
             # The account comes before its sessions, as in every other writer of both.
             count_day(ctx, row.account_id)
-            ctx.tx.run(update(session).where(session.c.id == row.id).values(seen_at=ctx.now))
+            ctx.tx.run(_TOUCH, which=row.id, now=ctx.now)
     return Caller(row.account_id, row.id, row.device_id, row.vip_until, row.coin_anchor)
+
+
+_NEW_DAY = (
+    update(account)
+    .where(account.c.id == bindparam("which"), account.c.last_day < bindparam("today"))
+    .values(
+        online_days=account.c.online_days + 1,
+        streak_days=case(
+            (account.c.last_day == bindparam("yesterday"), account.c.streak_days + 1), else_=1
+        ),
+        last_day=bindparam("today"),
+    )
+)
+_SEEN = (
+    update(account).where(account.c.id == bindparam("which")).values(last_seen_at=bindparam("now"))
+)
 
 
 def count_day(ctx: Context, account_id: int) -> None:
     """Count this local day once; a day without a visit ends the row of consecutive days."""
     today = ctx.world.day(ctx.now)
-    ctx.tx.run(
-        update(account)
-        .where(account.c.id == account_id, account.c.last_day < today)
-        .values(
-            online_days=account.c.online_days + 1,
-            streak_days=case((account.c.last_day == today - 1, account.c.streak_days + 1), else_=1),
-            last_day=today,
-        )
-    )
-    ctx.tx.run(update(account).where(account.c.id == account_id).values(last_seen_at=ctx.now))
+    ctx.tx.run(_NEW_DAY, which=account_id, today=today, yesterday=today - 1)
+    ctx.tx.run(_SEEN, which=account_id, now=ctx.now)
 
 
 # ---------------------------------------------------------------- going out

@@ -279,6 +279,19 @@ outbox = Table(
     sqlite_autoincrement=True,
 )
 
+#: Which accounts have changed, newest last; 0 stands for all of them. Triggers write it, so that
+#: no rule, no tool and no hand can forget to. What answers are kept of reads it.
+changed = Table(
+    "changed",
+    metadata,
+    key(),
+    number("account_id", None),
+    # PostgreSQL's number of the transaction, which tells what a snapshot has not seen.
+    number("xid"),
+    Index("ix_changed_xid", "xid"),
+    sqlite_autoincrement=True,
+)
+
 #: One-time links: undoing a contact change, setting a first password.
 link = Table(
     "link",

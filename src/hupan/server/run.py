@@ -165,6 +165,7 @@ async def _sweep(world: World) -> None:
             outbox.sweep(ctx)
             codes.sweep(ctx)
             links.sweep(ctx)
+            ctx.tx.trim_changes()
 
     while True:
         await asyncio.sleep(SWEEP)

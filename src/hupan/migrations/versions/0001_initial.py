@@ -12,6 +12,17 @@ depends_on = None
 
 #: What is only ever added to: the database itself refuses to change or delete it.
 APPEND_ONLY = ("posting", "entry", "audit")
+#: What kept answers are made of: table → (what happens to it, whose account that changes).
+#: A medal is everybody's, which account 0 stands for.
+ANNOUNCED = {
+    "account": ("UPDATE", "id"),
+    "session": ("DELETE", "account_id"),
+    "profile": ("INSERT UPDATE DELETE", "account_id"),
+    "wallet": ("UPDATE", "account_id"),
+    "account_medal": ("INSERT DELETE", "account_id"),
+    "medal": ("UPDATE DELETE", ""),
+    "remark": ("INSERT UPDATE DELETE", "owner_id"),
+}
 #: Tables whose ids begin with seven digits.
 SEVEN_DIGITS = ("account", "group_chat", "bot")
 
@@ -450,6 +461,21 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_entry_posting_id"), "entry", ["posting_id"], unique=False)
     op.create_table(
+        "changed",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            sa.Identity(always=False, start=1),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("account_id", sa.BigInteger(), nullable=False),
+        sa.Column("xid", sa.BigInteger(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_changed")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_changed_xid", "changed", ["xid"], unique=False)
+    op.create_table(
         "outbox",
         sa.Column(
             "id",
@@ -501,6 +527,15 @@ def upgrade() -> None:
                     f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
                     " BEGIN SELECT RAISE(ABORT, 'append-only'); END"
                 )
+        for table, (verbs, column) in ANNOUNCED.items():
+            for verb in verbs.split():
+                row = "OLD" if verb == "DELETE" else "NEW"
+                who = f"{row}.{column}" if column else "0"
+                op.execute(
+                    f"CREATE TRIGGER {table}_changed_{verb.lower()} AFTER {verb} ON {table}"
+                    f" WHEN {who} IS NOT NULL"
+                    f" BEGIN INSERT INTO changed (account_id) VALUES ({who}); END"
+                )
     else:
         op.execute(
             "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS"
@@ -510,6 +545,17 @@ def upgrade() -> None:
             op.execute(
                 f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE"
                 f" ON {table} FOR EACH STATEMENT EXECUTE FUNCTION append_only()"
+            )
+        for table, (verbs, column) in ANNOUNCED.items():
+            who = f"coalesce(NEW.{column}, OLD.{column})" if column else "0"
+            op.execute(
+                f"CREATE FUNCTION {table}_changed() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN IF {who} IS NOT NULL THEN INSERT INTO changed (account_id, xid)"
+                f" VALUES ({who}, pg_current_xact_id()::text::bigint); END IF; RETURN NULL; END $$"
+            )
+            op.execute(
+                f"CREATE TRIGGER {table}_changed AFTER {verbs.replace(' ', ' OR ')}"
+                f" ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_changed()"
             )
 
 

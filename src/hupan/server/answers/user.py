@@ -97,7 +97,7 @@ def info(ctx: Context, ask: Nothing) -> said.Me:
         phone=mine.phone or "",
         email=mine.email or "",
         coin=in_coins(coins.balance(ctx, mine.id)),
-        is_vip=int(mine.vip_until > ctx.now),
+        is_vip=int(ctx.ahead(mine.vip_until)),
         vip_expired_time=mine.vip_until,
         invitation_code=mine.invite_code,
     )
@@ -122,10 +122,10 @@ def get_user(ctx: Context, ask: said.UserId) -> said.Person:
         avatar_id=who.avatar_id,
         medal=_medals(medals.held(ctx, who.id)),
         register_time=ctx.world.local_text(who.registered_at),
-        ban_time=who.banned_until if who.banned_until > ctx.now else 0,
+        ban_time=who.banned_until if ctx.ahead(who.banned_until) else 0,
         online_day=who.online_days,
         continuous_online_day=profile.streak(ctx, who),
-        is_vip=int(who.vip_until > ctx.now),
+        is_vip=int(ctx.ahead(who.vip_until)),
         vip_expired_time=who.vip_until,
         remark_info=said.Remark(
             remark_name=noted.name, phone_number=noted.phone, extra_remark=noted.others
