@@ -15,17 +15,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, text
-from typer.main import get_command
-from typer.testing import CliRunner
 
 from hupan import __version__
 from hupan.accounts import people
 from hupan.accounts.tables import account, audit
-from hupan.cli import app
 from hupan.client import Client, Refused
 from hupan.migrations import HEAD
 from hupan.protocol import rows
-from tests.house import House, Process
+from tests.house import House, Process, commands, hupan
 
 HUPAN = str(Path(sys.executable).parent / "hupan")
 DAY = 86_400
@@ -34,17 +31,12 @@ DAY = 86_400
 class Cli:
     """`hupan`, run in this process."""
 
-    def __init__(self) -> None:
-        self.runner = CliRunner()
-
-    def invoke(self, *arguments: object, given: str | None = None) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error. A traceback is an error of the test."""
-        done = self.runner.invoke(app, [str(one) for one in arguments], input=given)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
+    def invoke(self, *arguments: object, given: str = "") -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+        done = hupan(*arguments, given=given)
         return done.exit_code, done.stdout, done.stderr
 
-    def __call__(self, *arguments: object, given: str | None = None) -> str:
+    def __call__(self, *arguments: object, given: str = "") -> str:
         """What a command prints that must succeed."""
         code, out, err = self.invoke(*arguments, given=given)
         assert (code, err) == (0, ""), err
@@ -53,7 +45,7 @@ class Cli:
     def json(self, *arguments: object) -> Any:
         return json.loads(self(*arguments, "--json"))
 
-    def fails(self, *arguments: object, given: str | None = None) -> str:
+    def fails(self, *arguments: object, given: str = "") -> str:
         """The one line of a command that must not succeed."""
         code, out, err = self.invoke(*arguments, given=given)
         assert code == 1, (out, err)
@@ -98,30 +90,22 @@ def notes(house: House, action: str) -> list[Any]:
 # ---------------------------------------------------------------- about itself
 
 
-def commands(command: Any, *path: str) -> list[tuple[str, ...]]:
-    inner = getattr(command, "commands", {})
-    found = [path]
-    for name, one in inner.items():
-        found += commands(one, *path, name)
-    return found
-
-
 def test_every_command_has_help(outside: Cli) -> None:
     """Each says what it does in a sentence, and each option what it means."""
-    every = commands(get_command(app))
+    every = [tuple(one.prog.split()[1:]) for one in commands()]
     assert {path[0] for path in every if path} >= {
         "serve", "dev", "migrate", "protocol", "login", "logout", "call", "user", "coins", "audit",
     }  # fmt: skip
     assert len([path for path in every if path[:1] == ("call",)]) == 1 + len(rows())
     for path in every:
         out = outside(*path, "--help")
-        assert "Usage: " in out
+        assert "usage: " in out
         assert re.search(r"[.!]\s*\n", out), path
     # A group without a command shows the same instead of nothing.
     for group in ((), ("user",), ("coins",), ("audit",), ("call",)):
         code, out, err = outside.invoke(*group)
         assert code == 2
-        assert "Usage: " in out + err
+        assert "usage: " in out + err
     assert outside("--version") == f"hupan {__version__}\n"
 
 
@@ -142,7 +126,7 @@ def test_what_is_no_command_is_named(outside: Cli) -> None:
     for arguments in (["srve"], ["user", "bann"], ["user", "show"], ["--nothing"]):
         code, _, err = outside.invoke(*arguments)
         assert code == 2
-        assert "Usage: " in err
+        assert "usage: " in err
 
 
 # ---------------------------------------------------------------- people
@@ -587,7 +571,7 @@ def test_what_an_operator_does_holds_on_a_running_server_at_once(
     monkeypatch.setenv("HUPAN_WEB_SERVER", one.web_url)
     banned, changed = now.person(1), now.person(2)
     for who, command, given in (
-        (banned, ["ban", banned], None),
+        (banned, ["ban", banned], ""),
         (changed, ["set-password", changed], "a passphrase of theirs\n"),
     ):
         with Client(one.url, token=now.token(who)) as client:
