@@ -137,6 +137,19 @@ def test_log_in_by_phone(
     assert here("call", "info", "--json").value["phone"] == "13800004444"
 
 
+def test_a_login_that_nobody_answers(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The input is at its end, or somebody presses Ctrl-C."""
+    done = here("login", "--phone", "13800004445")
+    assert (done.code, done.err) == (1, "hupan: nobody answers\n")
+
+    def ask(text: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(call, "ask", ask)
+    done = here("login", "--phone", "13800004445")
+    assert (done.code, done.out, done.err) == (130, "", "")
+
+
 def test_a_refused_login_is_one_line(here: Run, tmp_path: Path) -> None:
     done = here("login", "--email", "user5@example.com", typed="wrong\n")
     assert (done.code, done.out) == (1, "")

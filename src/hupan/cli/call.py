@@ -39,7 +39,9 @@ def register(hupan: Parser) -> None:
     command.add_argument("--phone", help="Log in with a code by short message.")
     _server(command)
     _server(hupan.command(logout))
-    hupan.group("call", "Call any endpoint; the token is that of `hupan login`.", _rows)
+    hupan.group(
+        "call", "Call any endpoint; the token is that of `hupan login`, or HUPAN_TOKEN.", _rows
+    )
 
 
 def _rows(call: Parser) -> None:

@@ -52,6 +52,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, fill: Callable[[Parser], None] | None = None, **more: Any) -> None:
+        more["epilog"] = "`%(prog)s COMMAND --help` tells what a command takes." if fill else None
         super().__init__(**more, allow_abbrev=False, add_help=False)
         self.add_argument("-h", "--help", action="help", help="Show this message and exit.")
         # No option begins with a digit, so that `-2.50`, `-1e3` and `-1d` are values.
