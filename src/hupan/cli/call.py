@@ -40,7 +40,7 @@ def register(hupan: Parser) -> None:
     _server(command)
     _server(hupan.command(logout))
     hupan.group(
-        "call", "Call any endpoint; the token is that of `hupan login`, or HUPAN_TOKEN.", _rows
+        "call", "Call any endpoint; the token is HUPAN_TOKEN, or that of `hupan login`.", _rows
     )
 
 

@@ -21,7 +21,7 @@ def register(hupan: Parser) -> None:
 
 def _commands(user: Parser) -> None:
     command = user.command(create, extra="server")
-    command.add_argument("--phone", help="Mobile number; this, --email or both.")
+    command.add_argument("--phone", help="Mobile number; give this, --email or both.")
     command.add_argument("--email", help="E-mail address.")
     command.add_argument("--name", default="", help="Nickname.")
     json_option(command)
@@ -116,7 +116,7 @@ def _link(ctx: Context, account_id: int) -> str:
 
 
 def create(*, phone: str | None, email: str | None, name: str, as_json: bool) -> None:
-    """Open an account by --phone, --email or both. An address gets a one-time link to a password."""
+    """Open an account. With an e-mail address, print a one-time link to choose a password."""
     from hupan.accounts import contact, people
     from hupan.accounts.refusals import EmailTaken, PhoneTaken
     from hupan.accounts.texts import clean
