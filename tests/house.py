@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
+import io
 import os
 import re
 import signal
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx2
 from starlette.testclient import TestClient
@@ -22,6 +25,8 @@ from starlette.testclient import TestClient
 from hupan.accounts import captchas, limits, outbox, people, sessions
 from hupan.accounts.context import Actor, Context, World
 from hupan.accounts.operation import operation
+from hupan.cli import main, parser
+from hupan.cli.common import Parser
 from hupan.client import Client
 from hupan.protocol import Row
 from hupan.server.app import Hosts, build_hosts, build_world
@@ -249,6 +254,55 @@ def _await_ready(one: Process) -> None:
             break
         time.sleep(0.05)
     raise AssertionError(f"{one.url} did not start; see server.log")
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def hupan(*words: object, given: str = "") -> Done:
+    """Run the command line in this process. A traceback is an error of the test."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "stdin", io.StringIO(given)),
+    ):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as end:
+            code = end.code or 0
+    assert isinstance(code, int)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def commands(one: Parser | None = None) -> Iterator[Parser]:
+    """Every command and every group; `prog` is the full name."""
+    one = one or parser()
+    yield one
+    for below in one.commands.values():
+        yield from commands(below)
+
+
+def arguments_of(command: Parser) -> dict[str, argparse.Action]:
+    """What a command takes, by the spelling in its help."""
+    return {
+        (one.option_strings or [str(one.metavar)])[0]: one
+        for one in command._actions
+        if one.dest not in ("help", "version")
+    }
 
 
 # ---------------------------------------------------------------- small helpers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,12 +72,20 @@ def test_the_bare_install_loads_nothing_of_the_server(module: str) -> None:
 
 def test_without_the_server_a_command_says_what_to_install() -> None:
     """The way in which most people will meet the extra."""
-    absent = f"import sys; sys.modules.update(dict.fromkeys({sorted(OF_THE_SERVER)!r}))"
+    names = sorted(OF_THE_SERVER | {"cryptography", "trustme"})
+    absent = f"import sys; sys.modules.update(dict.fromkeys({names!r}))"
     start = "sys.argv = ['hupan', *sys.argv[1:]]; import hupan.cli; hupan.cli.main()"
     done = run("-c", f"{absent}; {start}", "serve")
     assert done.returncode == 2
-    assert done.stderr.startswith("hupan: this command needs ")
-    assert done.stderr.endswith("; install hupan[server]\n")
+    assert re.fullmatch(
+        r"hupan: this command needs \w+: pip install 'hupan\[server\]'\n", done.stderr
+    )
+    for command in (["run", "true"], ["intercept", "hosts"]):
+        done = run("-c", f"{absent}; {start}", *command)
+        assert done.returncode == 2
+        assert re.fullmatch(
+            r"hupan: this command needs \w+: pip install 'hupan\[sandbox\]'\n", done.stderr
+        )
     done = run("-c", f"{absent}; {start}", "protocol", "--proto")
     assert done.returncode == 0
     assert 'syntax = "proto3"' in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -19,12 +18,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from hupan import cli
 from hupan.cli import call
 from hupan.protocol import Host, rows
 from hupan.protocol.message import fields
 from hupan.sandbox.people import everybody
-from tests.house import Process, describe, free_ports
+from tests.house import Process, arguments_of, commands, describe, free_ports
+from tests.house import hupan as run_hupan
 from tests.test_client import Fake, fake, said, sandbox, status
 
 __all__ = ["fake"]
@@ -55,26 +54,16 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 @pytest.fixture
-def hupan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+def hupan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command line in this process, with a configuration folder of its own."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
     def run(*arguments: str, typed: str = "", **environment: str) -> Done:
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["hupan", *arguments])
-            patch.setattr(sys, "stdin", io.StringIO(typed))
             for name, text in environment.items():
                 patch.setenv(name, text)
-            capsys.readouterr()
-            code = 0
-            try:
-                cli.main()
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        told = capsys.readouterr()
-        return Done(code, told.out, told.err)
+            done = run_hupan(*arguments, given=typed)
+        return Done(done.exit_code, done.stdout, done.stderr)
 
     return run
 
@@ -126,7 +115,7 @@ def test_log_in_by_phone(
     """A person looks at a file and at a phone; here the sandbox tells what they would see."""
     seen: list[str] = []
 
-    def prompt(text: str, **_: Any) -> str:
+    def ask(text: str) -> str:
         seen.append(text)
         if picture := re.search(r"in (\S+\.png)$", text):
             assert Path(picture[1]).read_bytes().startswith(b"\x89PNG")
@@ -140,12 +129,25 @@ def test_log_in_by_phone(
         letters = httpx2.get(f"{stand_in.url}/__dev/outbox?to=13800004444").json()["messages"]
         return str(letters[0]["code"])
 
-    monkeypatch.setattr(call.typer, "prompt", prompt)
+    monkeypatch.setattr(call, "ask", ask)
     done = here("login", "--phone", "13800004444")
     assert done.code == 0, done.err
     assert seen[1:] == ["Code sent to 13800004444"] * 2
     assert re.fullmatch(r"refused: .+\n", done.err)
     assert here("call", "info", "--json").value["phone"] == "13800004444"
+
+
+def test_a_login_that_nobody_answers(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The input is at its end, or somebody presses Ctrl-C."""
+    done = here("login", "--phone", "13800004445")
+    assert (done.code, done.err) == (1, "hupan: nobody answers\n")
+
+    def ask(text: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(call, "ask", ask)
+    done = here("login", "--phone", "13800004445")
+    assert (done.code, done.out, done.err) == (130, "", "")
 
 
 def test_a_refused_login_is_one_line(here: Run, tmp_path: Path) -> None:
@@ -204,18 +206,12 @@ def test_the_server_may_be_an_option(hupan: Run, stand_in: Process) -> None:
 # ---------------------------------------------------------------- every row
 
 
-def parameters(name: str) -> dict[str, Any]:
-    """The options of a command below `call`."""
-    from tests.test_docs import commands
-
-    (found,) = [one for path, one in commands() if path == f"hupan call {name}"]
-    return {option: one for one in found.params for option in one.opts}
-
-
 @pytest.mark.parametrize("row", rows(), ids=describe)
 def test_the_options_are_the_fields_of_the_row(row: Any) -> None:
     """Issue 3: options read from the row; secrets and the token are never arguments."""
-    found = parameters(row.name.replace("_", "-"))
+    name = row.name.replace("_", "-")
+    (command,) = [one for one in commands() if one.prog == f"hupan call {name}"]
+    found = arguments_of(command)
     own = {"--" + one.name.replace("_", "-"): one for one in fields(row.request)}
     wanted = {option for option, one in own.items() if one.name not in call.SECRETS}
     common = {"--server", "--json"} | ({"--web-server"} if row.host is Host.WEB else set())

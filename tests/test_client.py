@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -95,10 +96,10 @@ def test_importing_the_sdk_loads_nothing_of_the_server(code: str) -> None:
 
 
 def test_help_is_quick() -> None:
-    """Budget: `hupan --help` under 0.6 s, of which the cores are measured and not the queue."""
+    """Budget: `hupan --help` under 0.3 s, of which the cores are measured and not the queue."""
     program = Path(sys.executable).parent / "hupan"
     spent = []
-    while len(spent) < 5 and (not spent or min(spent) >= 0.6):
+    while len(spent) < 5 and (not spent or min(spent) >= 0.3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
         subprocess.run([program, "--help"], stdout=subprocess.DEVNULL, timeout=60, check=True)
@@ -106,31 +107,30 @@ def test_help_is_quick() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         print(f"hupan --help: {spent[-1]:.2f} s of a core, {took:.2f} s by the clock")
-    assert min(spent) < 0.6
+    assert min(spent) < 0.3
 
 
 def bare_install() -> dict[str, str]:
     """What pip installs for `hupan` without extras: each distribution with who asks for it."""
     found = {"hupan": ""}
 
-    def follow(name: str, extras: set[str]) -> None:
-        for line in importlib.metadata.requires(name) or []:
+    def follow(wanted_by: str, lines: list[str], extras: set[str]) -> None:
+        for line in lines:
             wanted = Requirement(line)
             marker = wanted.marker
             if marker and not any(marker.evaluate({"extra": one}) for one in extras or {""}):
                 continue
             known = re.sub(r"[-_.]+", "-", wanted.name).lower()
             if known not in found:
-                found[known] = name
-                follow(wanted.name, wanted.extras)
+                found[known] = wanted_by
+                follow(known, importlib.metadata.requires(known) or [], wanted.extras)
 
-    follow("hupan", set())
+    # Ours are read where they are written, since an editable install tells those of its day.
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    follow("hupan", ours["project"]["dependencies"], set())
     return found
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pyproject: typer brings rich, pydantic and eight more; 21 distributions"
-)
 def test_a_bare_install_is_small() -> None:
     """Issue 3: at most 10 distributions, hupan itself among them."""
     found = bare_install()

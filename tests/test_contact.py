@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
-from typer.testing import CliRunner
 
 from hupan.accounts import audit as book
 from hupan.accounts import captchas, chains, coins, links, people
@@ -41,8 +40,7 @@ from hupan.accounts.refusals import (
 )
 from hupan.accounts.tables import account, audit, audit_head
 from hupan.accounts.texts import clean
-from hupan.cli import app
-from tests.house import House
+from tests.house import House, hupan
 
 Build = Callable[..., House]
 TakeAway = Callable[[pytest.MonkeyPatch], None]
@@ -740,7 +738,7 @@ def test_every_operator_act_is_in_the_audit(
     printed = ""
     for action, arguments in commands.items():
         with adds(house, action) as rows:
-            done = CliRunner().invoke(app, ["user", *arguments], input=f"{RIGHT}\n")
+            done = hupan("user", *arguments, given=f"{RIGHT}\n")
             assert done.exit_code == 0, (arguments, done.output)
         printed += done.output
         assert rows
@@ -753,7 +751,7 @@ def test_every_operator_act_is_in_the_audit(
     # Looking changes nothing and leaves nothing.
     before = len(noted(house))
     for looking in (["show", me], ["list"]):
-        assert CliRunner().invoke(app, ["user", *looking]).exit_code == 0
+        assert hupan("user", *looking).exit_code == 0
     assert len(noted(house)) == before
 
 

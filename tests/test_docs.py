@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from pydantic import SecretStr
 from sqlalchemy import text as sql
 
@@ -35,14 +34,13 @@ from hupan.accounts import (
     sessions,
 )
 from hupan.accounts.refusals import Locked, every_refusal
-from hupan.cli import app
 from hupan.protocol import Host, rows
 from hupan.protocol.message import LONGEST_TEXT
 from hupan.protocol.wire import DEEPEST, LARGEST_BODY
 from hupan.sandbox.people import everybody
 from hupan.server.door import LONGEST_QUEUE
 from hupan.settings import Settings, load
-from tests.house import House, Process, free_ports, shaped_like_token
+from tests.house import House, Process, arguments_of, commands, free_ports, shaped_like_token
 from tests.house import _await_ready as await_ready
 
 ROOT = Path(__file__).parent.parent
@@ -88,37 +86,23 @@ def derived_refusals() -> str:
     return "\n".join(lines)
 
 
-def commands(command: Any = None, path: tuple[str, ...] = ("hupan",)) -> Iterator[tuple[str, Any]]:
-    """Every command of the command line, with its full name."""
-    command = command or typer.main.get_command(app)
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name))
-    if not hasattr(command, "commands"):
-        yield " ".join(path), command
-
-
-def _parameter(one: Any) -> str:
-    name = f"`{one.opts[0]}`" if one.opts[0].startswith("-") else f"`{one.name.upper()}`"
-    return f"{name}: {one.help}" if one.help else name
-
-
 def derived_commands() -> str:
     lines = []
-    common: dict[str, Any] = {}
-    for name, command in commands():
-        own = list(command.params)
-        if name.startswith("hupan call "):
+    common: dict[str, str] = {}
+    for command in commands():
+        if command.commands:
+            continue
+        told = {name: one.help for name, one in arguments_of(command).items()}
+        lines.append(f"- `{command.prog}` {command.description}")
+        if command.prog.startswith("hupan call "):
             # The same for all of them, so they are told once.
-            common |= {one.name: one for one in own if one.help}
-            own = [one for one in own if not one.help]
-        lines.append(f"- `{name}` {command.help}")
-        if all(not one.help for one in own):
-            if own:
-                lines[-1] += " " + ", ".join(map(_parameter, own))
+            common |= {name: help for name, help in told.items() if help}
+            own = [f"`{name}`" for name, help in told.items() if not help]
+            lines[-1] += " " * bool(own) + ", ".join(own)
         else:
-            lines += [f"  - {_parameter(one)}" for one in own]
+            lines += [f"  - `{name}`: {help}" for name, help in told.items()]
     lines += ["", "`hupan call …` also takes:", ""]
-    lines += [f"- {_parameter(one)}" for one in common.values()]
+    lines += [f"- `{name}`: {help}" for name, help in common.items()]
     return "\n".join(lines)
 
 
@@ -175,8 +159,11 @@ def test_what_is_derived_is_as_the_code_says(name: str) -> None:
 def test_every_setting_command_and_refusal_says_what_it_is() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
-    for name, command in commands():
-        assert command.help, name
+    for command in commands():
+        assert command.description, command.prog
+        for name, one in arguments_of(command).items():
+            field = command.prog.startswith("hupan call ")
+            assert one.help or command.commands or field, f"{command.prog} {name}"
     for one in every_refusal():
         assert one.zh, one
         assert one.en, one
@@ -301,7 +288,7 @@ def _code(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_pages_name_exist(page: Path) -> None:
     """Every `hupan …` and its options, and every `make …`."""
-    known = dict(commands())
+    known = {one.prog: set(arguments_of(one)) for one in commands() if not one.commands}
     words = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for code in _code(page.read_text("utf-8")):
         for word in re.findall(r"(?:^|\s)make ([a-z]+)", code):
@@ -316,10 +303,9 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
                     continue
                 name = f"{name} {more.pop(0)}"
                 assert name in known, code
-            options = {option for one in known[name].params for option in one.opts}
             # What follows two hyphens alone belongs to another program.
             for word in itertools.takewhile(lambda word: word != "--", more):
-                assert not word.startswith("--") or word in options, f"{word} in {code}"
+                assert not word.startswith("--") or word in known[name], f"{word} in {code}"
 
 
 def test_files_that_pages_name_exist() -> None:

@@ -35,9 +35,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from typer.testing import CliRunner
 
-from hupan.cli import app
 from hupan.sandbox import authority as authorities
 from hupan.sandbox import proxy as proxies
 from hupan.sandbox.authority import DAYS, Authority, NoTruststore, look
@@ -46,6 +44,7 @@ from hupan.sandbox.run import Ports, Summary, environment
 from hupan.server.run import MARK
 from hupan.server.run import run as serve_for_real
 from hupan.settings import Settings, SettingsError
+from tests.house import Done, hupan
 
 HUPAN = [sys.executable, "-c", "from hupan.cli import main; main()"]
 NOW = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
@@ -547,12 +546,12 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def called(*words: str) -> Any:
+def called(*words: str) -> Done:
     """The command line in this process."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
-        return CliRunner().invoke(app, list(words))
+        return hupan(*words)
     finally:
         # A command sends the log to its own standard error, which is over with it.
         root.handlers[:], root.level = before

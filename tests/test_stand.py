@@ -26,12 +26,10 @@ import httpx2
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
-from typer.testing import CliRunner
 
 from hupan.accounts.operation import operation
 from hupan.accounts.refusals import every_refusal
 from hupan.accounts.tables import session
-from hupan.cli import app
 from hupan.client import Client, Refused, Unreadable
 from hupan.protocol.user import Me, NewName
 from hupan.protocol.wire import class_of
@@ -45,7 +43,7 @@ from hupan.sandbox.snapshots import NoSnapshot
 from hupan.sandbox.stand import FRESH, Stand
 from hupan.server.run import MARK, run
 from hupan.settings import Settings, SettingsError, load
-from tests.house import NOON, Process, free_ports, png_of
+from tests.house import NOON, Process, free_ports, hupan, png_of
 from tests.house import _await_ready as await_ready
 
 DAY = 86_400
@@ -1603,9 +1601,9 @@ def test_production_refuses_the_sandbox_and_says_why(
             with pytest.raises(SettingsError, match="unknown setting"):
                 load()
     for option in ("--seed", "--freeze", "--limits"):
-        told = CliRunner().invoke(app, ["serve", option, "1"])
+        told = hupan("serve", option, "1")
         assert told.exit_code == 2
-        assert "No such option" in told.output
+        assert f"no such option: {option}" in told.output
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

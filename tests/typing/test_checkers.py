@@ -103,34 +103,8 @@ def marks(name: str) -> dict[int, str]:
     return {number: mark[1] for number, mark in found.items() if mark}
 
 
-#: The awaitable side of a row is only an `Awaitable`.
-AWAITABLE = "src: Row.__get__ promises Awaitable where it gives a coroutine"
-#: mypy makes no signature for a struct without fields.
-EMPTY = "src: mypy lets a call without parameters take any, since Nothing declares no __init__"
-PENDING = {
-    ("mypy", "right_tasks.py"): AWAITABLE,
-    ("basedpyright", "right_tasks.py"): AWAITABLE,
-    ("ty", "right_tasks.py"): AWAITABLE,
-    ("mypy", "wrong_unawaited.py"): AWAITABLE,
-    ("basedpyright", "wrong_unawaited.py"): AWAITABLE,
-    ("mypy", "wrong_nothing.py"): EMPTY,
-}
-
-
-@pytest.mark.parametrize(
-    ("checker", "name"),
-    [
-        pytest.param(
-            checker,
-            name,
-            marks=[pytest.mark.xfail(strict=True, reason=PENDING[checker, name])]
-            if (checker, name) in PENDING
-            else [],
-        )
-        for checker in CHECKERS
-        for name in FILES
-    ],
-)
+@pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.parametrize("name", FILES)
 def test_a_checker_finds_what_is_marked_and_nothing_else(checker: str, name: str) -> None:
     """Issue 3: typed calls, checked by mypy, pyright and ty."""
     found = errors(checker)[name]

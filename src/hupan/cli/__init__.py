@@ -2,61 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import sys
-
-import typer
+from collections.abc import Sequence
 
 from hupan.cli import audit, call, coins, protocol, run, server, user
+from hupan.cli.common import Parser, fail
 from hupan.version import __version__
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="hupan",
-    help="Hupan (湖畔): an account server for Yunhu clients, its SDK's companion and its tools.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ["main", "parser"]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"hupan {__version__}")
-        raise typer.Exit()
+def parser() -> Parser:
+    """The command line, down to its last option."""
+    made = Parser(
+        prog="hupan",
+        description="Hupan (湖畔): an account server for Yunhu clients, its SDK's companion "
+        "and its tools.",
+        fill=_commands,
+    )
+    made.add_argument(
+        "--version", action="version", version=f"hupan {__version__}", help="Show the version."
+    )
+    return made
 
 
-@app.callback()
-def common(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version."
-    ),
-) -> None:
-    """Hupan (湖畔)."""
+def _commands(hupan: Parser) -> None:
+    for module in (server, run, protocol, call, user, coins, audit):
+        module.register(hupan)
 
 
-app.command()(server.serve)
-app.command()(server.dev)
-app.command(context_settings={"allow_interspersed_args": False})(run.run)
-app.command()(server.migrate)
-app.command()(protocol.protocol)
-app.command()(call.login)
-app.command()(call.logout)
-app.add_typer(run.app, name="intercept")
-app.add_typer(call.app, name="call")
-app.add_typer(user.app, name="user")
-app.add_typer(coins.app, name="coins")
-app.add_typer(audit.app, name="audit")
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; what a person can mend is one line, not a traceback.
 
+    Args:
+        words: the arguments; those of the process unless given.
 
-def main() -> None:
-    """Run the command line; what a person can mend is one line, not a traceback."""
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    values = vars(parser().parse_args(words))
+    command, extra = values.pop("_run"), values.pop("_extra")
     try:
-        app()
+        code = command(**values)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
-        if name in ("hupan", ""):
+        if name in ("hupan", "") or not extra:
             raise
-        print(f"hupan: this command needs {name}; install hupan[server]", file=sys.stderr)
-        sys.exit(2)
+        fail(f"this command needs {name}: pip install 'hupan[{extra}]'", code=2)
+    except EOFError:
+        fail("nobody answers")
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Who reads has read enough. What is left must not be flushed into the pipe at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import typer
+from hupan.cli.common import Parser, fail, operator
 
-from hupan.cli.common import fail, operator
-
-app = typer.Typer(help="Look after the audit.", no_args_is_help=True)
+__all__ = ["register"]
 
 
-@app.callback()
-def group() -> None:
-    """Look after the audit."""
+def register(hupan: Parser) -> None:
+    """Add the group."""
+    hupan.group("audit", "Look after the audit.", _commands)
 
 
-@app.command()
+def _commands(book: Parser) -> None:
+    book.command(verify, extra="server")
+
+
 def verify() -> None:
     """Check the chain of the audit from its first row to its last."""
     from hupan.accounts import audit

@@ -7,7 +7,6 @@ list of processes.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -15,23 +14,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from hupan.cli.common import fail, say
-from hupan.protocol.message import Nothing, fields
-from hupan.protocol.row import Host, Row
-from hupan.protocol.table import rows
+from hupan.cli.common import Parser, ask, fail, json_option, say, secret
 
 if TYPE_CHECKING:
     from hupan.client import Client, Question
+    from hupan.protocol.row import Row
 
-__all__ = ["app", "login", "logout"]
-
-app = typer.Typer(
-    help="Call any endpoint; the token is that of `hupan login`.", no_args_is_help=True
-)
+__all__ = ["register"]
 
 #: Fields that are asked for instead of being options.
 SECRETS = ("password",)
@@ -40,11 +31,49 @@ DEFAULT_WEB_URL = "http://127.0.0.1:8791"
 #: The code of a refusal because of the token.
 NOT_LOGGED_IN = -101
 
-Url = Annotated[str, typer.Option("--server", envvar="HUPAN_SERVER", help="The API host.")]
-WebUrl = Annotated[
-    str, typer.Option("--web-server", envvar="HUPAN_WEB_SERVER", help="The web host.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+def register(hupan: Parser) -> None:
+    """Add the commands and the group."""
+    command = hupan.command(login)
+    command.add_argument("--email", help="Log in with a password.")
+    command.add_argument("--phone", help="Log in with a code by short message.")
+    _server(command)
+    _server(hupan.command(logout))
+    hupan.group(
+        "call", "Call any endpoint; the token is HUPAN_TOKEN, or that of `hupan login`.", _rows
+    )
+
+
+def _rows(call: Parser) -> None:
+    """Add a command for every row of the table."""
+    from hupan.protocol.message import fields
+    from hupan.protocol.row import Host
+    from hupan.protocol.table import rows
+
+    for row in rows():
+        command = call.command(_call(row), row.name.replace("_", "-"), summary=row.summary)
+        for field in fields(row.request):
+            if field.name not in SECRETS:
+                command.add_argument(
+                    "--" + field.name.replace("_", "-"), type=field.type, default=field.default
+                )
+        _server(command)
+        if row.host is Host.WEB:
+            _address(command, "--web-server", "web", "HUPAN_WEB_SERVER", DEFAULT_WEB_URL)
+        json_option(command)
+
+
+def _server(command: Parser) -> None:
+    _address(command, "--server", "API", "HUPAN_SERVER", DEFAULT_URL)
+
+
+def _address(command: Parser, option: str, host: str, variable: str, default: str) -> None:
+    command.add_argument(
+        option,
+        metavar="URL",
+        default=os.environ.get(variable) or default,
+        help=f"The {host} host; else that of {variable}, else {default}.",
+    )
 
 
 @contextmanager
@@ -82,18 +111,14 @@ def _plain(text: object) -> str:
     )
 
 
-def login(
-    email: Annotated[str, typer.Option(help="Log in with a password.")] = "",
-    phone: Annotated[str, typer.Option(help="Log in with a code by short message.")] = "",
-    server: Url = DEFAULT_URL,
-) -> None:
+def login(*, email: str | None, phone: str | None, server: str) -> None:
     """Log in and keep the token for `hupan call`."""
     if bool(email) == bool(phone):
         fail("give either --email or --phone")
     with _client(server) as client:
         if email:
-            client.login_with_password(email, _secret("password"))
-        else:
+            client.login_with_password(email, secret("Password"))
+        elif phone:
             client.login_with_phone(phone, _ask)
         print(f"logged in at {server} as {_plain(client.info().name)}")
 
@@ -102,14 +127,14 @@ def _ask(question: Question) -> str:
     if question.reason:
         print(f"refused: {_plain(question.reason)}", file=sys.stderr)
     if question.kind == "code":
-        return str(typer.prompt(f"Code sent to {question.to}"))
+        return ask(f"Code sent to {question.to}")
     with tempfile.TemporaryDirectory(prefix="hupan-captcha-") as folder:
         picture = Path(folder) / "captcha.png"
         picture.write_bytes(question.picture)
-        return str(typer.prompt(f"The four characters in {picture}"))
+        return ask(f"The four characters in {picture}")
 
 
-def logout(server: Url = DEFAULT_URL) -> None:
+def logout(*, server: str) -> None:
     """End the session of `hupan login` and forget its token."""
     from hupan.client import Refused
 
@@ -123,17 +148,6 @@ def logout(server: Url = DEFAULT_URL) -> None:
             if refused.code != NOT_LOGGED_IN:
                 raise
     print(f"logged out at {server}")
-
-
-def _takes(row: Row[..., Any, Any], name: str) -> bool:
-    return any(field.name == name for field in fields(row.request))
-
-
-def _secret(name: str) -> str:
-    """Ask for what must not stand in the list of processes; a pipe may bring it too."""
-    if sys.stdin.isatty():
-        return str(typer.prompt(name.capitalize(), hide_input=True))
-    return sys.stdin.readline().rstrip("\n")
 
 
 def _show(answer: Any) -> None:
@@ -172,13 +186,18 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
             yield name, _plain(inside)
 
 
-def _command(row: Row[..., Any, Any]) -> Callable[..., None]:
-    def run(url: str, web_url: str, as_json: bool, **values: Any) -> None:
+def _call(row: Row[..., Any, Any]) -> Callable[..., None]:
+    """What calls a row with the options that were given."""
+
+    def run(*, server: str, web_server: str = "", as_json: bool, **values: Any) -> None:
         import msgspec
 
-        secret = {name: _secret(name) for name in SECRETS if _takes(row, name)}
-        with _client(url, web_url, token=os.environ.get("HUPAN_TOKEN", "")) as client:
-            answer = client.call(row, row.make(**values, **secret))
+        from hupan.protocol.message import Nothing, fields
+
+        names = [field.name for field in fields(row.request) if field.name in SECRETS]
+        asked = {name: secret(name.capitalize()) for name in names}
+        with _client(server, web_server, token=os.environ.get("HUPAN_TOKEN", "")) as client:
+            answer = client.call(row, row.make(**values, **asked))
         told = {"code": 1, "msg": "success"}
         if not isinstance(answer, Nothing):
             told = msgspec.to_builtins(answer)
@@ -187,36 +206,4 @@ def _command(row: Row[..., Any, Any]) -> Callable[..., None]:
         else:
             _show(told)
 
-    def parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
-        return inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default
-        )
-
-    web = [parameter("web_server", WebUrl, DEFAULT_WEB_URL)] if row.host is Host.WEB else []
-    signature = [
-        *(
-            parameter(
-                field.name,
-                Annotated[field.type, typer.Option("--" + field.name.replace("_", "-"))],
-                field.default,
-            )
-            for field in fields(row.request)
-            if field.name not in SECRETS
-        ),
-        parameter("server", Url, DEFAULT_URL),
-        *web,
-        parameter("as_json", Json, False),
-    ]
-
-    def command(**given: Any) -> None:
-        run(given.pop("server"), given.pop("web_server", ""), given.pop("as_json"), **given)
-
-    # Typer reads a command's options from the signature, which here is the row's request.
-    command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]  # It is read.
-    command.__annotations__ = {one.name: one.annotation for one in signature}
-    command.__doc__ = row.summary
-    return command
-
-
-for _row in rows():
-    app.command(_row.name.replace("_", "-"))(_command(_row))
+    return run

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import typer
+from hupan.cli.common import Parser, fail, operator
 
-from hupan.cli.common import fail, operator
-
-app = typer.Typer(help="Look after the coin book.", no_args_is_help=True)
+__all__ = ["register"]
 
 
-@app.callback()
-def group() -> None:
-    """Look after the coin book."""
+def register(hupan: Parser) -> None:
+    """Add the group."""
+    hupan.group("coins", "Look after the coin book.", _commands)
 
 
-@app.command()
+def _commands(book: Parser) -> None:
+    book.command(verify, extra="server")
+
+
 def verify() -> None:
     """Check every sum, every chain and every balance."""
     from hupan.accounts import coins

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from hupan.cli.common import Parser, json_option, say
 
-__all__ = ["protocol"]
+__all__ = ["register"]
+
+
+def register(hupan: Parser) -> None:
+    """Add the command."""
+    command = hupan.command(protocol)
+    json_option(command, "The rows as JSON.")
+    for option, text in (
+        ("--quirks", "What is odd, and why."),
+        ("--proto", "The messages as .proto."),
+        ("--openapi", "An OpenAPI document."),
+    ):
+        command.add_argument(option, action="store_true", help=text)
+    command.add_argument("--write", type=Path, help="Write every derived file below this folder.")
 
 
 def protocol(
-    as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON.")] = False,
-    quirks: Annotated[bool, typer.Option("--quirks", help="What is odd, and why.")] = False,
-    proto: Annotated[bool, typer.Option("--proto", help="The messages as .proto.")] = False,
-    openapi: Annotated[bool, typer.Option("--openapi", help="An OpenAPI document.")] = False,
-    write: Annotated[
-        Path | None, typer.Option(help="Write every derived file below this folder.")
-    ] = None,
+    *, as_json: bool, quirks: bool, proto: bool, openapi: bool, write: Path | None
 ) -> None:
     """Print the protocol: every endpoint with its messages and its certainty."""
     from hupan.protocol import export
@@ -30,11 +35,11 @@ def protocol(
             path.write_text(text, encoding="utf-8")
             print(path)
     elif as_json:
-        print(json.dumps(export.table(), ensure_ascii=False, indent=2))
+        say(export.table(), as_json=True)
     elif proto:
         print(export.proto(), end="")
     elif openapi:
-        print(json.dumps(export.openapi(), ensure_ascii=False, indent=2))
+        say(export.openapi(), as_json=True)
     elif quirks:
         for row in export.table():
             for quirk in row["quirks"]:

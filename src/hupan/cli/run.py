@@ -2,60 +2,67 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from hupan.cli.common import Parser, between, fail, read_moment, read_settings
+from hupan.cli.server import sandbox_options
 
-from hupan.cli.common import fail, read_moment, read_settings
+__all__ = ["register"]
 
-__all__ = ["app", "run"]
 
-app = typer.Typer(no_args_is_help=True, help="Other ways for a client to reach a sandbox.")
+def register(hupan: Parser) -> None:
+    """Add the command and the group."""
+    command = hupan.command(run, extra="sandbox")
+    command.add_argument(
+        # All that follows the first word of the command belongs to it, options too.
+        "command", nargs=argparse.PARSER, metavar="COMMAND", help="What to run, and its words."
+    )  # fmt: skip
+    command.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
+    for option, what in (
+        ("--port", "the API host"),
+        ("--web-port", "the web host"),
+        ("--tls-port", "both with TLS"),
+        ("--proxy-port", "the proxy"),
+    ):
+        command.add_argument(
+            option,
+            type=between(1, 65_535),
+            metavar="PORT",
+            help=f"Port of {what}; else a free one.",
+        )
+    sandbox_options(command)
+    command.add_argument(
+        "--verbose", "-v", action="store_true", help="Show people, addresses and every request."
+    )
+    hupan.group("intercept", "Other ways for a client to reach a sandbox.", _ways)
+
+
+def _ways(intercept: Parser) -> None:
+    command = intercept.command(hosts, extra="sandbox")
+    command.add_argument(
+        "--address", default="127.0.0.1", help="This machine, as the client sees it."
+    )
 
 
 def run(
-    command: Annotated[
-        list[str], typer.Argument(metavar="[--] COMMAND…", help="What to run, and its words.")
-    ],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Port of the API host; else a free one.")
-    ] = None,
-    web_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Port of the web host; else a free one.")
-    ] = None,
-    tls_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Port of both with TLS; else a free one.")
-    ] = None,
-    proxy_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Port of the proxy; else a free one.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Keep the data here instead of in a temporary folder.")
-    ] = None,
-    limits: Annotated[
-        bool, typer.Option("--limits", help="Bound sends and logins per source, as production.")
-    ] = False,
-    seed: Annotated[
-        str, typer.Option(help="Make thirty more people, and everything random, from this.")
-    ] = "",
-    freeze: Annotated[
-        str | None, typer.Option(help="Stop the clock at this moment: 2026-01-01 [08:00].")
-    ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show people, addresses and every request.")
-    ] = False,
-) -> None:
+    *,
+    command: list[str],
+    host: str,
+    port: int | None,
+    web_port: int | None,
+    tls_port: int | None,
+    proxy_port: int | None,
+    data: Path | None,
+    limits: bool,
+    seed: str,
+    freeze: str | None,
+    verbose: bool,
+) -> int:
     """Run a command whose production addresses lead to a sandbox of its own."""
-    try:
-        import cryptography  # noqa: F401  # Asked for here, so that the reason is clear.
-    except ModuleNotFoundError:
-        fail("this command needs cryptography; install hupan[sandbox]")
-
     import asyncio
 
     from hupan.sandbox import terminal
@@ -68,10 +75,11 @@ def run(
     from hupan.server import logs
     from hupan.settings import SettingsError
 
+    if command[0] == "--":
+        del command[0]
     code, reason = reason_against(command)
     if reason:
-        print(f"hupan: {reason}", file=sys.stderr)
-        raise typer.Exit(code)
+        fail(reason, code)
     with (
         tempfile.TemporaryDirectory(prefix="hupan-run-") as folder,
         # Standard output belongs to the command.
@@ -110,8 +118,7 @@ def run(
             terminal.greet(settings)
             stand.listeners.append(terminal.show)
         running = run_beside(stand, ports, authority, command, folder=Path(folder), say=_say)
-        code = asyncio.run(running)
-    raise typer.Exit(code)
+        return asyncio.run(running)
 
 
 def _say(line: str) -> None:
@@ -124,17 +131,9 @@ def _folder() -> Path:
     return default_folder() / "authority"
 
 
-@app.command()
-def hosts(
-    address: Annotated[
-        str, typer.Option(help="This machine, as the client sees it.")
-    ] = "127.0.0.1",
-) -> None:
+def hosts(*, address: str) -> None:
     """Tell what to put into a hosts file, what to trust, where to point devices; change nothing."""
-    try:
-        from hupan.sandbox.authority import DAYS, look
-    except ModuleNotFoundError:
-        fail("this command needs cryptography; install hupan[sandbox]")
+    from hupan.sandbox.authority import DAYS, look
     from hupan.sandbox.proxy import DOMAIN, HOSTS
 
     found = look(_folder())

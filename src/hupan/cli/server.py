@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from hupan.cli.common import fail, read_moment, read_settings
+from hupan.cli.common import Parser, fail, read_moment, read_settings
 
 if TYPE_CHECKING:
     from hupan.settings import Settings
 
-__all__ = ["dev", "migrate", "serve"]
+__all__ = ["register", "sandbox_options"]
 
-Port = Annotated[int | None, typer.Option("--port", help="Port of the API host.")]
-WebPort = Annotated[int | None, typer.Option("--web-port", help="Port of the web host.")]
-Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
+
+def register(hupan: Parser) -> None:
+    """Add the commands."""
+    command = hupan.command(serve, extra="server")
+    _listening(command)
+    command.add_argument("--workers", type=int, help="Processes on the two ports.")
+    command.add_argument("--data", type=Path, help="Folder of the database and the key.")
+
+    command = hupan.command(dev, extra="server")
+    _listening(command)
+    sandbox_options(command)
+
+    command = hupan.command(migrate, extra="server")
+    command.add_argument(
+        "--check", action="store_true", help="Only tell whether the schema is up to date."
+    )
+    command.add_argument("--data", type=Path, help="Folder of the database.")
+
+
+def _listening(command: Parser) -> None:
+    command.add_argument("--host", help="Address to listen on.")
+    command.add_argument("--port", type=int, help="Port of the API host.")
+    command.add_argument("--web-port", type=int, help="Port of the web host.")
+
+
+def sandbox_options(command: Parser) -> None:
+    """Add what every sandbox takes."""
+    command.add_argument(
+        "--data", type=Path, help="Keep the data here instead of in a temporary folder."
+    )
+    command.add_argument(
+        "--limits", action="store_true", help="Bound sends and logins per source, as production."
+    )
+    command.add_argument(
+        "--seed", default="", help="Make thirty more people, and everything random, from this."
+    )
+    command.add_argument("--freeze", help="Stop the clock at this moment: 2026-01-01 [08:00].")
 
 
 def serve(
-    host: Host = None,
-    port: Port = None,
-    web_port: WebPort = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on the two ports.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the database and the key.")] = None,
-) -> None:
+    *,
+    host: str | None,
+    port: int | None,
+    web_port: int | None,
+    workers: int | None,
+    data: Path | None,
+) -> int:
     """Run the server. Settings come from flags, HUPAN_… variables and hupan.toml."""
     from hupan.server import logs
     from hupan.server.run import run
@@ -37,28 +70,20 @@ def serve(
     )
     logs.configure(settings)
     try:
-        code = run(settings)
+        return run(settings)
     except SettingsError as error:
         fail(str(error))
-    raise typer.Exit(code)
 
 
 def dev(
-    host: Host = None,
-    port: Port = None,
-    web_port: WebPort = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Keep the data here instead of in a temporary folder.")
-    ] = None,
-    limits: Annotated[
-        bool, typer.Option("--limits", help="Bound sends and logins per source, as production.")
-    ] = False,
-    seed: Annotated[
-        str, typer.Option(help="Make thirty more people, and everything random, from this.")
-    ] = "",
-    freeze: Annotated[
-        str | None, typer.Option(help="Stop the clock at this moment: 2026-01-01 [08:00].")
-    ] = None,
+    *,
+    host: str | None,
+    port: int | None,
+    web_port: int | None,
+    data: Path | None,
+    limits: bool,
+    seed: str,
+    freeze: str | None,
 ) -> None:
     """Run a sandbox: fixed people, readable post, a clock to move, faults, a journal."""
     with tempfile.TemporaryDirectory(prefix="hupan-dev-") as folder:
@@ -105,12 +130,7 @@ def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
     stand.snapshots.close()
 
 
-def migrate(
-    check: Annotated[
-        bool, typer.Option("--check", help="Only tell whether the schema is up to date.")
-    ] = False,
-    data: Annotated[Path | None, typer.Option(help="Folder of the database.")] = None,
-) -> None:
+def migrate(*, check: bool, data: Path | None) -> None:
     """Bring the database to this version's schema."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import DBAPIError

@@ -2,24 +2,87 @@
 
 from __future__ import annotations
 
-import sys
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from hupan.cli.common import fail, find, moment, operator, say
+from hupan.cli.common import Parser, between, fail, find, json_option, moment, operator, say, secret
 
 if TYPE_CHECKING:
     from hupan.accounts.context import Context
     from hupan.accounts.people import Account
 
-app = typer.Typer(help="Create, find, ban and reward people.", no_args_is_help=True)
+__all__ = ["register"]
 
-Who = Annotated[str, typer.Argument(help="An id, a phone number or an e-mail address.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-For = Annotated[str | None, typer.Option("--for", help="How long: 30m, 12h, 7d, 2w, 1y.")]
-Until = Annotated[str | None, typer.Option("--until", help="Until when: 2027-01-01 [08:00].")]
+
+def register(hupan: Parser) -> None:
+    """Add the group."""
+    hupan.group("user", "Create, find, ban and reward people.", _commands)
+
+
+def _commands(user: Parser) -> None:
+    command = user.command(create, extra="server")
+    command.add_argument("--phone", help="Mobile number; give this, --email or both.")
+    command.add_argument("--email", help="E-mail address.")
+    command.add_argument("--name", default="", help="Nickname.")
+    json_option(command)
+
+    command = user.command(show, extra="server")
+    _who(command)
+    json_option(command)
+
+    command = user.command(list_, "list", extra="server")
+    command.add_argument("--search", default="", help="Part of a name or a contact.")
+    command.add_argument(
+        "--limit", type=between(1, 10_000), default=100, help="At most so many; else 100."
+    )
+    command.add_argument("--after", type=int, default=0, help="Continue behind this id.")
+    json_option(command)
+
+    command = user.command(ban, extra="server")
+    _who(command)
+    _until(command)
+    command.add_argument("--reason", default="", help="For the audit and the operator.")
+
+    _who(user.command(unban, extra="server"))
+    _who(user.command(unlock, extra="server"))
+
+    command = user.command(vip, extra="server")
+    _who(command)
+    _until(command)
+    command.add_argument("--end", action="store_true", help="End it now.")
+
+    command = user.command(coin, extra="server")
+    _who(command)
+    command.add_argument("amount", metavar="AMOUNT", help="Coins to add, or to take with a minus.")
+    command.add_argument("--reason", default="", help="Shown to the person.")
+    command.add_argument("--key", help="Idempotency key: the same key posts once.")
+    json_option(command)
+
+    command = user.command(medal, extra="server")
+    _who(command)
+    command.add_argument("name", metavar="NAME", help="The medal's name.")
+    command.add_argument("--take", action="store_true", help="Take it back.")
+    command.add_argument(
+        "--define", action="store_true", help="Make the medal where there is none."
+    )
+    command.add_argument("--sort", type=int, default=0, help="Its place, with --define.")
+
+    command = user.command(set_password, "set-password", extra="server")
+    _who(command)
+    command.add_argument(
+        "--link", action="store_true", help="Print a one-time link instead of asking."
+    )
+
+
+def _who(command: Parser) -> None:
+    command.add_argument("who", metavar="WHO", help="An id, a phone number or an e-mail address.")
+
+
+def _until(command: Parser) -> None:
+    command.add_argument(
+        "--for", dest="span", metavar="SPAN", help="How long: 30m, 12h, 7d, 2w, 1y."
+    )
+    command.add_argument("--until", metavar="MOMENT", help="Until when: 2027-01-01 [08:00].")
 
 
 def _told(ctx: Context, one: Account) -> dict[str, Any]:
@@ -52,13 +115,7 @@ def _link(ctx: Context, account_id: int) -> str:
     return f"{base}/account/link#{links.text(ctx, links.create(ctx, account_id, 'setup'))}"
 
 
-@app.command()
-def create(
-    phone: Annotated[str | None, typer.Option(help="Mobile number.")] = None,
-    email: Annotated[str | None, typer.Option(help="E-mail address.")] = None,
-    name: Annotated[str, typer.Option(help="Nickname.")] = "",
-    as_json: Json = False,
-) -> None:
+def create(*, phone: str | None, email: str | None, name: str, as_json: bool) -> None:
     """Open an account. With an e-mail address, print a one-time link to choose a password."""
     from hupan.accounts import contact, people
     from hupan.accounts.refusals import EmailTaken, PhoneTaken
@@ -80,21 +137,14 @@ def create(
     say(told, as_json=as_json)
 
 
-@app.command()
-def show(who: Who, as_json: Json = False) -> None:
+def show(*, who: str, as_json: bool) -> None:
     """Show one account."""
     with operator() as ctx:
         told = _told(ctx, find(ctx, who))
     say(told, as_json=as_json)
 
 
-@app.command("list")
-def list_(
-    search: Annotated[str, typer.Option(help="Part of a name or a contact.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
-    after: Annotated[int, typer.Option(help="Continue behind this id.")] = 0,
-    as_json: Json = False,
-) -> None:
+def list_(*, search: str, limit: int, after: int, as_json: bool) -> None:
     """List accounts in the order of their ids."""
     from hupan.accounts import people
 
@@ -107,13 +157,7 @@ def list_(
     say(told, as_json=as_json)
 
 
-@app.command()
-def ban(
-    who: Who,
-    span: For = None,
-    until: Until = None,
-    reason: Annotated[str, typer.Option(help="For the audit and the operator.")] = "",
-) -> None:
+def ban(*, who: str, span: str | None, until: str | None, reason: str) -> None:
     """Ban an account, for good unless --for or --until is given; its sessions end at once."""
     from hupan.accounts import people
 
@@ -124,8 +168,7 @@ def ban(
     print(f"banned {one.id}")
 
 
-@app.command()
-def unban(who: Who) -> None:
+def unban(*, who: str) -> None:
     """End a ban."""
     from hupan.accounts import people
 
@@ -135,8 +178,7 @@ def unban(who: Who) -> None:
     print(f"unbanned {one.id}")
 
 
-@app.command()
-def unlock(who: Who) -> None:
+def unlock(*, who: str) -> None:
     """Forget an account's wrong passwords and codes, so that it may try again at once."""
     from hupan.accounts import limits
 
@@ -151,13 +193,7 @@ def unlock(who: Who) -> None:
     print(f"unlocked {one.id}")
 
 
-@app.command()
-def vip(
-    who: Who,
-    span: For = None,
-    until: Until = None,
-    end: Annotated[bool, typer.Option("--end", help="End it now.")] = False,
-) -> None:
+def vip(*, who: str, span: str | None, until: str | None, end: bool) -> None:
     """Make an account VIP, or end it."""
     from hupan.accounts import people
 
@@ -170,16 +206,7 @@ def vip(
     print(f"vip {one.id}: {ctx.world.local_text(when) or 'ended'}")
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
-def coin(
-    who: Who,
-    amount: Annotated[str, typer.Argument(help="Coins to add, or to take with a minus.")],
-    reason: Annotated[str, typer.Option(help="Shown to the person.")] = "",
-    key: Annotated[
-        str | None, typer.Option(help="Idempotency key: the same key posts once.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+def coin(*, who: str, amount: str, reason: str, key: str | None, as_json: bool) -> None:
     """Add or take coins."""
     from hupan.accounts import coins
 
@@ -210,16 +237,7 @@ def _hundredths(amount: str) -> int:
         fail(f"{amount!r} is no amount of coins with at most two decimals")
 
 
-@app.command()
-def medal(
-    who: Who,
-    name: Annotated[str, typer.Argument(help="The medal's name.")],
-    take: Annotated[bool, typer.Option("--take", help="Take it back.")] = False,
-    define: Annotated[
-        bool, typer.Option("--define", help="Make the medal where there is none.")
-    ] = False,
-    sort: Annotated[int, typer.Option(help="Its place, with --define.")] = 0,
-) -> None:
+def medal(*, who: str, name: str, take: bool, define: bool, sort: int) -> None:
     """Give a medal, or take it back."""
     from hupan.accounts import medals
 
@@ -238,24 +256,11 @@ def _names(account_id: int) -> list[str]:
         return [one.name for one in medals.held(ctx, account_id)]
 
 
-@app.command("set-password")
-def set_password(
-    who: Who,
-    link: Annotated[
-        bool, typer.Option("--link", help="Print a one-time link instead of asking.")
-    ] = False,
-) -> None:
+def set_password(*, who: str, link: bool) -> None:
     """Set a password, asked for here or read from a pipe. Every session of the account ends."""
     from hupan.accounts import passwords
 
-    password = ""
-    if not link:
-        # Never an argument: those can be read in the list of processes.
-        password = (
-            typer.prompt("New password", hide_input=True, confirmation_prompt=True)
-            if sys.stdin.isatty()
-            else sys.stdin.readline().rstrip("\n")
-        )
+    password = "" if link else secret("New password", twice=True)
     with operator() as ctx:
         one = find(ctx, who)
         if link:

@@ -9,7 +9,7 @@ place where somebody can forget it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -84,6 +84,10 @@ class Message(msgspec.Struct, kw_only=True):
 
 class Nothing(Message):
     """A request without parameters, or an answer without data."""
+
+    if TYPE_CHECKING:
+        # mypy derives no signature where there are no fields, and would let every argument pass.
+        def __init__(self) -> None: ...
 
 
 @dataclass(frozen=True)
