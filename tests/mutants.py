@@ -39,7 +39,7 @@ _originals: list[tuple[ModuleType, str, Any]] = []
 
 @contextmanager
 def taken_away(name: str) -> Iterator[None]:
-    """Be a mutant in this very process for a while; for those made by `edit`."""
+    """Be a mutant in this very process for a while; for those of `edit` and `replace`."""
     MUTANTS[name]()
     try:
         yield
@@ -47,6 +47,12 @@ def taken_away(name: str) -> Iterator[None]:
         while _originals:
             module, function, original = _originals.pop()
             setattr(module, function, original)
+
+
+def replace(module: ModuleType, name: str, other: Any) -> None:
+    """Put something else in the place of a module's statement."""
+    _originals.append((module, name, getattr(module, name)))
+    setattr(module, name, other)
 
 
 def edit(module: ModuleType, name: str, *changes: tuple[str, str]) -> None:
@@ -361,10 +367,17 @@ def contact_not_looked_up_again() -> None:
 
 @mutant
 def deleted_account_changed() -> None:
-    """T5: a name or a picture is written without asking whether the account was deleted."""
-    from hupan.accounts import profile
+    """T5: a name is written without asking whether the account was deleted."""
+    from sqlalchemy import bindparam, update
 
-    edit(profile, "_change", (", account.c.deleted_at == 0", ""))
+    from hupan.accounts import profile
+    from hupan.accounts.tables import account
+
+    replace(
+        profile,
+        "_RENAME",
+        update(account).where(account.c.id == bindparam("which")).values(name=bindparam("new")),
+    )
 
 
 # ---------------------------------------------------------------- coins and rewards
@@ -436,19 +449,29 @@ def inviters_locked_as_they_come() -> None:
 @mutant
 def coins_without_condition() -> None:
     """Coins are taken without asking whether they are there; the table still asks."""
-    from hupan.accounts import coins
+    from sqlalchemy import bindparam, update
 
-    edit(
+    from hupan.accounts import coins
+    from hupan.accounts.tables import wallet
+
+    moved = {"balance": wallet.c.balance + bindparam("change"), "entries": wallet.c.entries + 1}
+    replace(
         coins,
-        "_move",
-        ("            (wallet.c.account_id.is_(None)) | (wallet.c.balance + change >= 0),\n", ""),
+        "_MOVE",
+        update(wallet)
+        .where(wallet.c.id == bindparam("which"))
+        .values(moved)
+        .returning(*coins._MOVE.exported_columns),
     )
 
 
 @mutant
 def coins_read_then_written() -> None:
     """The balance is read, compared, and written back."""
+    from sqlalchemy import bindparam, update
+
     from hupan.accounts import coins
+    from hupan.accounts.tables import wallet
 
     edit(
         coins,
@@ -462,15 +485,20 @@ def coins_read_then_written() -> None:
             "    ctx.tx.begin()\n",
         ),
     )
+    coins._WRITE_BACK = (  # type: ignore[attr-defined]  # The mutant's own.
+        update(wallet)
+        .where(wallet.c.id == bindparam("which"))
+        .values(balance=bindparam("change"), entries=wallet.c.entries + 1)
+        .returning(*coins._MOVE.exported_columns)
+    )
     edit(
         coins,
         "_move",
         (
-            ".values(balance=wallet.c.balance + change, ",
-            ".values(balance=wallet.c.balance + change if wallet_id == COUNTERPART"
-            " else ctx.held + change, ",
+            "ctx.tx.one(_MOVE, which=wallet_id, change=change)",
+            "ctx.tx.one(_MOVE, which=wallet_id, change=change) if wallet_id == COUNTERPART"
+            " else ctx.tx.one(_WRITE_BACK, which=wallet_id, change=ctx.held + change)",
         ),
-        (" | (wallet.c.balance + change >= 0)", " | (wallet.c.balance >= 0)"),
     )
 
 

@@ -1213,10 +1213,10 @@ def _meet(
     the results, or what was raised.
     """
     rests, runs = threading.Event(), threading.Event()
-    execute = SqlTransaction._execute
+    execute, run_compiled = SqlTransaction._execute, SqlTransaction._run_compiled
 
-    def at_the_mark(tx: SqlTransaction, statement: Any) -> Any:
-        result = execute(tx, statement)
+    def at_the_mark(tx: SqlTransaction, statement: Any, *values: Any) -> Any:
+        result = (run_compiled if values else execute)(tx, statement, *values)
         said, name = str(statement), threading.current_thread().name
         if name == "first" and tx.begun and said.startswith(after) and not rests.is_set():
             rests.set()
@@ -1229,6 +1229,7 @@ def _meet(
         return result
 
     monkeypatch.setattr(SqlTransaction, "_execute", at_the_mark)
+    monkeypatch.setattr(SqlTransaction, "_run_compiled", at_the_mark)
     results: list[Any] = [None, None]
 
     def run(place: int, call: Callable[[Context], Any]) -> None:
@@ -1257,7 +1258,7 @@ Meeting = tuple[Callable[[Context], Any], str, Callable[[Context], Any], str]
 
 
 #: How the statement begins that locks accounts.
-_LOCKED = "SELECT account.id \nFROM account \nWHERE account.id IN"
+_LOCKED = "SELECT account.id \nFROM account \nWHERE account.id "
 
 
 def _visit_and_erasure(house: House) -> Meeting:
