@@ -125,6 +125,10 @@ class Database(Protocol):
         """Commits at the end, or rolls back when something is raised."""
         ...
 
+    def reader(self) -> AbstractContextManager[Transaction]:
+        """Only reads, on a connection of its own; it raises where a rule would write."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -154,6 +158,8 @@ class Caller:
     device_id: str
     vip_until: int
     coin_anchor: int
+    #: Whether they have noted anything about anybody.
+    has_remarks: bool
 
 
 @dataclass(frozen=True)

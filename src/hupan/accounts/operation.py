@@ -17,10 +17,15 @@ __all__ = ["aside", "operation"]
 
 @contextmanager
 def operation(
-    world: World, actor: Actor | None = None, source: Source | None = None
+    world: World,
+    actor: Actor | None = None,
+    source: Source | None = None,
+    *,
+    only_reads: bool = False,
 ) -> Iterator[Context]:
     """Run rules in one transaction; when something is raised, it is rolled back."""
-    with world.database.transaction() as tx:
+    database = world.database
+    with database.reader() if only_reads else database.transaction() as tx:
         ctx = Context(world, tx, actor or Actor("nobody"), source or Source())
         yield ctx
         audit.flush(ctx)

@@ -27,7 +27,6 @@ __all__ = [
     "PersonalData",
     "Remark",
     "data",
-    "has_remarks",
     "remark_about",
     "rename",
     "save_data",
@@ -231,11 +230,3 @@ def remark_about(ctx: Context, who: Caller, friend_id: int) -> Remark | None:
     """What the caller noted about a person."""
     row = ctx.tx.one(_REMARK, owner=who.account_id, friend=friend_id)
     return None if row is None else Remark(*row)
-
-
-_ANY_REMARK = select(remark.c.owner_id).where(remark.c.owner_id == bindparam("owner")).limit(1)
-
-
-def has_remarks(ctx: Context, who: Caller) -> bool:
-    """Whether the caller noted anything about anybody."""
-    return ctx.tx.one(_ANY_REMARK, owner=who.account_id) is not None

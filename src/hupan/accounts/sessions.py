@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import zlib
 
-from sqlalchemy import bindparam, case, delete, not_, select, update
+from sqlalchemy import bindparam, case, delete, exists, not_, select, update
 
 from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import UnknownUser
-from hupan.accounts.tables import account, known_device, session
+from hupan.accounts.tables import account, known_device, remark, session
 from hupan.accounts.texts import clean
 
 __all__ = [
@@ -162,6 +162,9 @@ _FIND = (
         session.c.seen_at,
         session.c.coin_anchor,
         account.c.vip_until,
+        exists(select(remark.c.owner_id).where(remark.c.owner_id == session.c.account_id)).label(
+            "has_remarks"
+        ),
     )
     .join(account, account.c.id == session.c.account_id)
     .where(
@@ -189,7 +192,9 @@ def admit(ctx: Context, token: str) -> Caller | None:
             # The account comes before its sessions, as in every other writer of both.
             count_day(ctx, row.account_id)
             ctx.tx.run(_TOUCH, which=row.id, now=ctx.now)
-    return Caller(row.account_id, row.id, row.device_id, row.vip_until, row.coin_anchor)
+    return Caller(
+        row.account_id, row.id, row.device_id, row.vip_until, row.coin_anchor, bool(row.has_remarks)
+    )
 
 
 _NEW_DAY = (

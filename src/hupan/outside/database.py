@@ -89,13 +89,14 @@ class SqlDatabase:
         self._compiled: dict[Executable, _Compiled] = {}
         self._here = threading.local()
         self._kept: list[Connection] = []
+        self._reader: _Reader | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[SqlTransaction]:
         """One connection for one call; commits at the end, or rolls back."""
         group: _Group | None = getattr(self._here, "group", None)
         if group is not None:
-            with _ended(_Member(group)) as member:
+            with _excused(), _ended(_Member(group)) as member:
                 yield member
             return
         with self._lent() as connection, _ended(SqlTransaction(self, connection)) as tx:
@@ -126,31 +127,22 @@ class SqlDatabase:
 
     @contextmanager
     def reader(self) -> Iterator[SqlTransaction]:
-        """A transaction on this thread's own connection that only reads; SQLite's, and quick.
+        """What only reads, on a connection of its own; for the event loop, on SQLite.
 
         Raises:
             Writes: the call has to write; nothing of it has happened.
         """
-        tx: SqlTransaction | None = getattr(self._here, "reader", None)
-        if tx is None:
-            tx = self._here.reader = _Reader(self, self.keep())
         try:
-            yield tx
+            if self._reader is None:
+                self._reader = _Reader(self, self.keep())
+            yield self._reader
         except DBAPIError as error:
             raise Writes from error
 
     @contextmanager
     def _lent(self) -> Iterator[Connection]:
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        except PoolTimeout as error:
-            raise Busy(retry_after=1) from error
-        except DBAPIError as error:
-            # A locked, full or lost database is nobody's bug; everything else is one.
-            if error.connection_invalidated or _is_passing(error):
-                raise Busy(retry_after=1) from error
-            raise
+        with _excused(), self.engine.connect() as connection:
+            yield connection
 
     def watch(self) -> Watch:
         """What tells which accounts have changed; for one thread at a time."""
@@ -212,6 +204,19 @@ class _Compiled:
 
 class Writes(Exception):
     """A call on a reader has to write, or met a trouble that its other way deals with."""
+
+
+@contextmanager
+def _excused() -> Iterator[None]:
+    """A locked, full or lost database is nobody's bug; every other error is one."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise Busy(retry_after=1) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_passing(error):
+            raise Busy(retry_after=1) from error
+        raise
 
 
 @contextmanager

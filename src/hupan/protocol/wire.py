@@ -222,7 +222,12 @@ def encode_answer(row: Row[..., Any, A], format: Format, number: int, answer: A)
         if isinstance(answer, Nothing):
             return b'{"code":1,"msg":"success"}'
         return b'{"code":1,"data":' + msgspec.json.encode(answer) + b',"msg":"success"}'
-    return _status(number, DONE, "success") + encode_data(row, answer)
+    return encode_status(number) + encode_data(row, answer)
+
+
+def encode_status(number: int) -> bytes:
+    """The status of a success, which stands in front of an answer's fields."""
+    return _status(number, DONE, "success")
 
 
 def encode_data(row: Row[..., Any, A], answer: A) -> bytes:

@@ -236,7 +236,7 @@ class Stand:
 
     def open(self, routes: list[BaseRoute]) -> None:
         """Make the two hosts; `routes` are those of `/__dev`."""
-        self.hosts = build_hosts(self.world, face=self._face, more_routes=routes)
+        self.hosts = build_hosts(self.world, face=self._face, more_routes=routes, remembers=False)
         self.hosts.lanes.rules = _Lane(self._gate, self.settings.threads)
         self.hosts.lanes.hashes = _Lane(self._gate, 2)
         self._number_anew()

@@ -20,6 +20,7 @@ from hupan.protocol import Host
 from hupan.server import health, pages
 from hupan.server.body import Gone, Receive, read
 from hupan.server.door import Ask, Door, Lanes, Reply, broken, not_found
+from hupan.server.memory import Memory
 from hupan.settings import Settings, SettingsError
 
 __all__ = ["App", "Hosts", "Receive", "Scope", "Send", "build_hosts", "build_world", "make_folder"]
@@ -138,9 +139,16 @@ def build_hosts(
     *,
     face: Callable[[Door, Starlette], App] = App,
     more_routes: list[BaseRoute] | None = None,
+    remembers: bool = True,
 ) -> Hosts:
-    """Make both hosts of one world. The sandbox brings a face and, for the API host, routes."""
-    lanes = Lanes(world.settings.threads, world.settings.workers)
+    """Make both hosts of one world. The sandbox brings a face and, for the API host, routes.
+
+    Where time is moved and databases are changed for others, nothing is to be remembered.
+    """
+    database = world.database
+    assert isinstance(database, SqlDatabase)
+    lanes = Lanes(database, world.settings.threads, world.settings.workers)
+    memory = Memory(database.watch(), world.clock, lanes.watch) if remembers else None
 
     async def unknown(_: Request, error: Exception) -> Response:
         reply = not_found(world.settings.language, getattr(error, "status_code", 404))
@@ -154,7 +162,7 @@ def build_hosts(
 
     return Hosts(
         world=world,
-        api=face(Door(world, Host.API, lanes), others(*(more_routes or []))),
+        api=face(Door(world, Host.API, lanes, memory), others(*(more_routes or []))),
         web=face(Door(world, Host.WEB, lanes), others(*pages.routes(world, lanes))),
         lanes=lanes,
     )

@@ -13,10 +13,13 @@ import ipaddress
 import itertools
 import os
 import re
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +29,7 @@ from hupan.accounts import sessions
 from hupan.accounts.context import Actor, Context, Source, World
 from hupan.accounts.operation import operation
 from hupan.accounts.refusals import BadParameters, Busy, NotLoggedIn, Refusal
+from hupan.outside.database import SqlDatabase, Writes
 from hupan.protocol.row import Auth, Host, Row
 from hupan.protocol.wire import (
     LARGEST_BODY,
@@ -34,11 +38,14 @@ from hupan.protocol.wire import (
     answer_format,
     decode_request,
     encode_answer,
+    encode_data,
     encode_refusal,
+    encode_status,
 )
-from hupan.server.answers import Answer, all_answers
+from hupan.server.answers import Answer, Lane, all_answers
+from hupan.server.memory import Memory
 
-__all__ = ["Ask", "Door", "Lanes", "Reply", "broken", "not_found"]
+__all__ = ["WORTH_GZIP", "Ask", "Door", "Lanes", "Reply", "broken", "not_found", "typed"]
 
 log = structlog.get_logger("hupan.door")
 
@@ -50,6 +57,8 @@ LONGEST_QUEUE = 2.0
 WORTH_GZIP = 1024
 #: Longer than any token, and short enough to compare.
 LONGEST_TOKEN = 64
+#: So many writers share a commit at the most, so that those of other processes come to their turn.
+MOST_TOGETHER = 64
 
 #: Some proxies write `1.2.3.4:5555` or `[2001:db8::1]:5555`.
 _PORT = re.compile(r"^(?:\[([^\]]*)\]|([0-9.]+))(?::\d+)?$")
@@ -79,15 +88,70 @@ class Reply:
 
 
 class Lanes:
-    """The worker threads of a process: many for rules, as many as cores for password hashes."""
+    """The worker threads of a process.
 
-    def __init__(self, threads: int, workers: int = 1) -> None:
+    Many for rules that read, as many as cores for password hashes, and one for rules that write,
+    which takes what has queued up meanwhile and lets it share a commit. PostgreSQL shares commits
+    between connections by itself; there, writers are like readers.
+    """
+
+    def __init__(self, database: SqlDatabase, threads: int, workers: int = 1) -> None:
+        self.database = database
         self.rules = ThreadPoolExecutor(threads, thread_name_prefix="rules")
-        cores = max(1, (os.cpu_count() or 1) // workers)
-        self.hashes = ThreadPoolExecutor(cores, thread_name_prefix="hashes")
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self.watch = ThreadPoolExecutor(1, thread_name_prefix="watch")
+        self.queue: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self.writing = False
+        cores = max(1, len(os.sched_getaffinity(0)) // workers)
+        # A hash is patient, and the answers to everybody else are not.
+        self.hashes = ThreadPoolExecutor(cores, thread_name_prefix="hashes", initializer=_be_nice)
         self.waiting = 0
         # More than these cannot have their turn in time, at 50 ms a hash.
         self.most_waiting = int(cores * LONGEST_QUEUE / 0.05)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Run something beside others."""
+        return await asyncio.get_running_loop().run_in_executor(self.rules, work)
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """Run something after what has queued up before it; it is durable when this returns.
+
+        Raises:
+            Busy: the commit that it shared with others failed, and nothing of it was kept.
+        """
+        if not self.database.is_sqlite:
+            return await self.read(work)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.queue.append((work, future))
+        if not self.writing:
+            self._write_together()
+        return await future
+
+    def _write_together(self) -> None:
+        """Let the writer take what has queued up, and go on with what queues up meanwhile."""
+        loop = asyncio.get_running_loop()
+        batch = [self.queue.popleft() for _ in range(min(len(self.queue), MOST_TOGETHER))]
+        self.writing = bool(batch)
+        if not batch:
+            return
+
+        def answered(results: list[tuple[bool, Any]]) -> None:
+            # The next ones are begun first, because the writer has nothing to do.
+            self._write_together()
+            for (_, future), (done, result) in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result) if done else future.set_exception(result)
+
+        def run() -> None:
+            try:
+                with self.database.together():
+                    results = [_attempt(work) for work, _ in batch]
+            except Exception as error:
+                # Nobody of them was told anything, and nothing of them was kept.
+                results = [(False, error)] * len(batch)
+            loop.call_soon_threadsafe(answered, results)
+
+        self.writer.submit(run)
 
     async def hash(self, work: Callable[[], T]) -> T:
         """Run something that hashes a password, when its turn comes.
@@ -113,21 +177,52 @@ class Lanes:
     def close(self) -> None:
         """Let what runs come to its end."""
         self.rules.shutdown()
+        self.writer.shutdown()
+        self.watch.shutdown()
         self.hashes.shutdown()
 
 
-class Door:
-    """Answers the rows of one host."""
+def _attempt(work: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return True, work()
+    except Exception as error:
+        return False, error
 
-    def __init__(self, world: World, host: Host, lanes: Lanes) -> None:
+
+def _be_nice() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What came of a request: its reply and code, whose it was, and what of it may be kept."""
+
+    reply: Reply
+    code: int
+    who: int = 0
+    keep: Callable[[int], None] | None = None
+
+
+class Door:
+    """Answers the rows of one host. Without a memory, it asks the database every time."""
+
+    def __init__(
+        self, world: World, host: Host, lanes: Lanes, memory: Memory | None = None
+    ) -> None:
         self.world = world
         self.lanes = lanes
+        self._memory = memory
         answers = all_answers()
         self.rows: dict[str, tuple[Row[..., Any, Any], Answer]] = {
             row.path: (row, answer) for row, answer in answers.items() if row.host is host
         }
         # The id of a request stays below 2**53, which JavaScript can count to.
         self.numbers = itertools.count(world.random.below(2**48) + 1)
+        self.kept: dict[str, Row[..., Any, Any]] = {}
+        if memory is not None:
+            self.kept = {path: row for path, (row, answer) in self.rows.items() if answer.about}
+            memory.answers.update({path: {} for path in self.kept})
+        self.tells = world.settings.log_level == "debug"
         self.language = world.settings.language
         self.trusted = [ipaddress.ip_network(one) for one in world.settings.trusted_proxies]
         self.origins = frozenset(world.settings.cors_origins)
@@ -142,45 +237,126 @@ class Door:
         if ask.method not in row.methods:
             return self._other_method(row, ask)
         number = next(self.numbers)
-        work = partial(self._serve, row, answer, ask, number)
         try:
-            if answer.hashes:
-                reply, outcome, who = await self.lanes.hash(work)
+            if answer.lane is Lane.READ:
+                served = await self._read_for(row, answer, ask, number)
             else:
-                loop = asyncio.get_running_loop()
-                reply, outcome, who = await loop.run_in_executor(self.lanes.rules, work)
+                lane = self.lanes.hash if answer.lane is Lane.HASH else self.lanes.write
+                served = await lane(partial(self._serve, row, answer, ask, number))
         except Busy as busy:
-            reply, outcome, who = self._refuse(row, ask, number, busy)
-        milliseconds = round((time.perf_counter() - started) * 1000, 1)
-        log.info("call", number=number, path=ask.path, code=outcome, account=who, ms=milliseconds)
-        return self._dress(reply, ask)
+            served = self._refuse(row, ask, number, busy)
+        log.info(
+            "call",
+            number=number,
+            path=ask.path,
+            code=served.code,
+            account=served.who,
+            ms=round((time.perf_counter() - started) * 1000, 1),
+        )
+        return self._dress(served.reply, ask)
+
+    # ------------------------------------------------------------ what is kept
+
+    @property
+    def memory(self) -> Memory:
+        """The memory; only of a door that keeps something."""
+        assert self._memory is not None
+        return self._memory
+
+    def keeps(self, path: str, method: str) -> bool:
+        """Whether answers to this are kept."""
+        row = self.kept.get(path)
+        return row is not None and method in row.methods
+
+    def recall(self, path: str, token: str, body: bytes) -> bytes | None:
+        """The kept answer, after the memory's turn; its status carries a number of its own."""
+        found = self.memory.recall(path, token, body)
+        if found is None:
+            return None
+        number = next(self.numbers)
+        # A line costs as much as the answer, so that these are told to whoever looks closely.
+        if self.tells:
+            log.debug("call", number=number, path=path, code=1, account=found[0], kept=True)
+        return encode_status(number) + found[1]
+
+    async def _read_for(
+        self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int
+    ) -> Served:
+        """Answer a row that only reads, on the loop where that costs less than a thread."""
+        if ask.path not in self.kept:
+            return await self.lanes.read(partial(self._serve, row, answer, ask, number))
+        if (wait := self.memory.turn()) is not None:
+            await wait
+        stamp, served = self.memory.news, None
+        if self.lanes.database.is_sqlite:
+            with suppress(Writes):
+                served = self._serve(row, answer, ask, number, only_reads=True)
+        if served is None:
+            served = await self.lanes.read(partial(self._serve, row, answer, ask, number))
+        if served.keep is not None:
+            served.keep(stamp)
+        return served
+
+    def _keeping(
+        self, ask: Ask, ctx: Context, data: bytes, about: int
+    ) -> Callable[[int], None] | None:
+        """What keeps an answer that was just made."""
+        caller, token = ctx.caller, ask.headers.get("token", "")
+        if caller is None or not token or ask.path not in self.kept:
+            return None
+
+        def keep(stamp: int) -> None:
+            self.memory.keep(
+                ask.path, token, ask.body,
+                by=caller, stamp=stamp, until=ctx.holds_until, about=about, data=data,
+            )  # fmt: skip
+
+        return keep
 
     # ------------------------------------------------------------ in a worker thread
 
     def _serve(
-        self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int
-    ) -> tuple[Reply, int, int]:
-        """Read, admit, answer, commit, write. Returns the reply, its code, and whose it is."""
-        who = 0
+        self,
+        row: Row[..., Any, Any],
+        answer: Answer,
+        ask: Ask,
+        number: int,
+        *,
+        only_reads: bool = False,
+    ) -> Served:
+        """Read, admit, answer, commit, write.
+
+        Raises:
+            Writes: it was to read only, and has to write.
+        """
+        who, keep = 0, None
         try:
-            with operation(self.world, source=self._source(ask)) as ctx:
+            # A limit counts sources, and what only reads meets none.
+            source = None if only_reads else self._source(ask)
+            with operation(self.world, source=source, only_reads=only_reads) as ctx:
                 request = self._read(row, ask)
                 self._admit(ctx, row, ask)
                 who = ctx.caller.account_id if ctx.caller else 0
                 result = answer.run(ctx, request)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
-            body = encode_answer(row, format, number, result)
+            if format is Format.PROTOBUF and answer.about is not None:
+                data = encode_data(row, result)
+                keep = self._keeping(ask, ctx, data, answer.about(result))
+                body = encode_status(number) + data
+            else:
+                body = encode_answer(row, format, number, result)
+        except Writes:
+            raise
         except Refusal as refusal:
-            reply, code, _ = self._refuse(row, ask, number, refusal)
-            return reply, code, who
+            return replace(self._refuse(row, ask, number, refusal), who=who)
         except Exception:
             # A bug is never a refusal: it is loud in the log and plain to the client.
             log.exception("bug", number=number, path=ask.path)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
             text = "Internal error" if self.language == "en" else "服务器内部错误"
             body = encode_refusal(format, number, 500, text)
-            return Reply(500, _typed(format), body), 500, who
-        return Reply(200, _typed(format), body), 1, who
+            return Served(Reply(500, typed(format), body), 500, who)
+        return Served(Reply(200, typed(format), body), 1, who, keep)
 
     def _read(self, row: Row[..., Any, Any], ask: Ask) -> Any:
         if len(ask.body) > LARGEST_BODY:
@@ -200,15 +376,13 @@ class Door:
         elif row.auth is Auth.LIVE or not token:
             raise NotLoggedIn()
 
-    def _refuse(
-        self, row: Row[..., Any, Any], ask: Ask, number: int, refusal: Refusal
-    ) -> tuple[Reply, int, int]:
+    def _refuse(self, row: Row[..., Any, Any], ask: Ask, number: int, refusal: Refusal) -> Served:
         format = answer_format(row, ask.body, ask.headers.get("accept", ""))
         body = encode_refusal(format, number, refusal.code, refusal.text(self.language))
-        headers = _typed(format)
+        headers = typed(format)
         if refusal.retry_after is not None:
             headers.append(("retry-after", str(refusal.retry_after)))
-        return Reply(200, headers, body), refusal.code, 0
+        return Served(Reply(200, headers, body), refusal.code)
 
     # ------------------------------------------------------------ around the answer
 
@@ -234,7 +408,7 @@ class Door:
             return self._preflight(allowed, ask)
         text = "Method not allowed" if self.language == "en" else "请求方法不被允许"
         body = encode_refusal(Format.JSON, 0, 405, text)
-        return self._dress(Reply(405, [*_typed(Format.JSON), ("allow", allowed)], body), ask)
+        return self._dress(Reply(405, [*typed(Format.JSON), ("allow", allowed)], body), ask)
 
     def _dress(self, reply: Reply, ask: Ask) -> Reply:
         """Add what depends on the client: compression and the permission for its page."""
@@ -271,14 +445,14 @@ class Door:
 def not_found(language: str, status: int = 404) -> Reply:
     """What is said of a path that nobody here answers."""
     text = "No such endpoint" if language == "en" else "接口不存在"
-    return Reply(status, _typed(Format.JSON), encode_refusal(Format.JSON, 0, status, text))
+    return Reply(status, typed(Format.JSON), encode_refusal(Format.JSON, 0, status, text))
 
 
 def broken(language: str) -> Reply:
     """What is said of a request that ended before its end."""
     refusal = BadParameters()
     body = encode_refusal(Format.JSON, 0, refusal.code, refusal.text(language))
-    return Reply(400, [*_typed(Format.JSON), ("connection", "close")], body)
+    return Reply(400, [*typed(Format.JSON), ("connection", "close")], body)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -306,5 +480,6 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def _typed(format: Format) -> Headers:
+def typed(format: Format) -> Headers:
+    """The headers of every answer in a format."""
     return [("content-type", format.value), ("cache-control", "no-store")]

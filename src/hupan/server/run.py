@@ -24,6 +24,7 @@ from hupan.accounts.refusals import Refusal
 from hupan.outside.post import Bell, Post
 from hupan.server import logs
 from hupan.server.app import App, Hosts, build_hosts, build_world
+from hupan.server.face import Face
 from hupan.server.health import problems
 from hupan.settings import Settings, SettingsError
 
@@ -132,10 +133,10 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
 
 def _listener(app: App, settings: Settings, port: int) -> Server:
     return Server(
-        app,
+        Face(app),
         address=settings.host,
         port=port,
-        interface=Interfaces.ASGINL,
+        interface=Interfaces.RSGI,
         websockets=False,
         log_enabled=False,
         backlog=1024,

@@ -26,7 +26,7 @@ from hupan.outside import picture
 from hupan.protocol import user as said
 from hupan.protocol.message import Nothing
 from hupan.protocol.user import Invite, User
-from hupan.server.answers import answers
+from hupan.server.answers import Lane, answers
 
 __all__ = ["coin_records", "in_coins", "me"]
 
@@ -51,7 +51,7 @@ def in_coins(hundredths: int) -> float:
 # ---------------------------------------------------------------- logging in and out
 
 
-@answers(User.captcha)
+@answers(User.captcha, lane=Lane.READ)
 def captcha(ctx: Context, ask: said.AskCaptcha) -> said.Captcha:
     captcha_id = captchas.new(ctx)
     png = picture.draw(
@@ -71,7 +71,7 @@ def verification_login(ctx: Context, ask: said.LoginByCode) -> said.Token:
     return said.Token(token=token)
 
 
-@answers(User.email_login, hashes=True)
+@answers(User.email_login, lane=Lane.HASH)
 def email_login(ctx: Context, ask: said.LoginByPassword) -> said.Token:
     token = login.by_password(ctx, ask.email, ask.password, ask.device_id, ask.platform)
     return said.Token(token=token)
@@ -86,7 +86,7 @@ def logout(ctx: Context, ask: said.Logout) -> Nothing:
 # ---------------------------------------------------------------- who one is
 
 
-@answers(User.info)
+@answers(User.info, about=lambda mine: int(mine.id))
 def info(ctx: Context, ask: Nothing) -> said.Me:
     mine = people.get(ctx, me(ctx).account_id)
     return said.Me(
@@ -107,13 +107,14 @@ def _medals(held: list[medals.Medal]) -> list[said.Medal]:
     return [said.Medal(id=one.id, name=one.name, sort=one.sort) for one in held]
 
 
-@answers(User.get_user)
+@answers(User.get_user, about=lambda person: int(person.id))
 def get_user(ctx: Context, ask: said.UserId) -> said.Person:
     who = people.by_text(ctx, ask.id)
     if who is None:
         raise UnknownUser()
     told = profile.data(ctx, who.id)
-    noted = profile.remark_about(ctx, ctx.caller, who.id) if ctx.caller else None
+    writes = ctx.caller is not None and ctx.caller.has_remarks
+    noted = profile.remark_about(ctx, me(ctx), who.id) if writes else None
     return said.Person(
         id=str(who.id),
         name=who.name,
@@ -222,7 +223,7 @@ def change_email(ctx: Context, ask: said.EmailProof) -> Nothing:
     return DONE
 
 
-@answers(User.forget_password, hashes=True)
+@answers(User.forget_password, lane=Lane.HASH)
 def forget_password(ctx: Context, ask: said.ResetPassword) -> Nothing:
     passwords.reset(ctx, ask.email, ask.captcha, ask.password)
     return DONE
