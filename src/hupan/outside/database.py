@@ -489,20 +489,21 @@ class SqliteWatch(Watch):
     instant = True
 
     def __init__(self, database: SqlDatabase) -> None:
-        self.driver: Any = database.keep().connection.driver_connection
+        driver: Any = database.keep().connection.driver_connection
+        self.cursor = driver.cursor()
         self.version, self.last = -1, -1
 
     def news(self) -> Sequence[int]:
         try:
-            (version,) = self.driver.execute("PRAGMA data_version").fetchone()
+            (version,) = self.cursor.execute("PRAGMA data_version").fetchone()
             if version == self.version:
                 return ()
             if self.last < 0:
-                (newest,) = self.driver.execute("SELECT max(id) FROM changed").fetchone()
+                (newest,) = self.cursor.execute("SELECT max(id) FROM changed").fetchone()
                 self.version, self.last = version, newest or 0
                 return (EVERYBODY,)
             sql = "SELECT id, account_id FROM changed WHERE id > ? ORDER BY id"
-            rows = self.driver.execute(sql, (self.last,)).fetchall()
+            rows = self.cursor.execute(sql, (self.last,)).fetchall()
         except sqlite3.Error as error:
             raise Busy(retry_after=1) from error
         self.version = version

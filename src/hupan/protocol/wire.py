@@ -7,6 +7,7 @@ them, loosens what clients are loose about, and puts the envelope around an answ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -228,6 +229,26 @@ def encode_answer(row: Row[..., Any, A], format: Format, number: int, answer: A)
 def encode_status(number: int) -> bytes:
     """The status of a success, which stands in front of an answer's fields."""
     return _status(number, DONE, "success")
+
+
+def statuses(first: int) -> Iterator[tuple[int, bytes]]:
+    """Numbers from `first` on, each with the status of a success that carries it.
+
+    A number is written seven bits a byte, the lowest first: 128 neighbours differ in one byte, and
+    the codec is asked once for all of them.
+    """
+    number = max(first, 128) & ~127
+    while True:
+        whole = encode_status(number)
+        # The status' own tag and length and the tag of the number stand before that byte.
+        before, after = whole[:3], whole[4:]
+        for low in _LOW:
+            yield number, before + low + after
+            number += 1
+
+
+#: The last seven bits of a number that goes on.
+_LOW = [bytes([128 | low]) for low in range(128)]
 
 
 def encode_data(row: Row[..., Any, A], answer: A) -> bytes:

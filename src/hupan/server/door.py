@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -41,11 +40,12 @@ from hupan.protocol.wire import (
     encode_data,
     encode_refusal,
     encode_status,
+    statuses,
 )
 from hupan.server.answers import Answer, Lane, all_answers
 from hupan.server.memory import Memory
 
-__all__ = ["WORTH_GZIP", "Ask", "Door", "Lanes", "Reply", "broken", "not_found", "typed"]
+__all__ = ["Ask", "Door", "Lanes", "Reply", "broken", "not_found", "typed"]
 
 log = structlog.get_logger("hupan.door")
 
@@ -55,6 +55,8 @@ T = TypeVar("T")
 LONGEST_QUEUE = 2.0
 #: Answers from this size on are compressed for clients that asked for it.
 WORTH_GZIP = 1024
+#: An answer that would be compressed is not kept.
+LARGEST_KEPT = WORTH_GZIP - 64
 #: Longer than any token, and short enough to compare.
 LONGEST_TOKEN = 64
 #: So many writers share a commit at the most, so that those of other processes come to their turn.
@@ -211,16 +213,21 @@ class Door:
     ) -> None:
         self.world = world
         self.lanes = lanes
-        self._memory = memory
+        self.memory = memory
         answers = all_answers()
         self.rows: dict[str, tuple[Row[..., Any, Any], Answer]] = {
             row.path: (row, answer) for row, answer in answers.items() if row.host is host
         }
         # The id of a request stays below 2**53, which JavaScript can count to.
-        self.numbers = itertools.count(world.random.below(2**48) + 1)
-        self.kept: dict[str, Row[..., Any, Any]] = {}
+        first = world.random.below(2**48) + 1
+        self.numbers = itertools.count(first)
+        # Kept answers are numbered in a range of their own.
+        self.statuses = statuses(first + 2**52)
+        #: Whose answers are kept: path → methods.
+        self.kept: dict[str, tuple[str, ...]] = {}
         if memory is not None:
-            self.kept = {path: row for path, (row, answer) in self.rows.items() if answer.about}
+            about = ((path, row) for path, (row, answer) in self.rows.items() if answer.about)
+            self.kept = {path: row.methods for path, row in about}
             memory.answers.update({path: {} for path in self.kept})
         self.tells = world.settings.log_level == "debug"
         self.language = world.settings.language
@@ -257,42 +264,28 @@ class Door:
 
     # ------------------------------------------------------------ what is kept
 
-    @property
-    def memory(self) -> Memory:
-        """The memory; only of a door that keeps something."""
-        assert self._memory is not None
-        return self._memory
-
-    def keeps(self, path: str, method: str) -> bool:
-        """Whether answers to this are kept."""
-        row = self.kept.get(path)
-        return row is not None and method in row.methods
-
-    def recall(self, path: str, token: str, body: bytes) -> bytes | None:
-        """The kept answer, after the memory's turn; its status carries a number of its own."""
-        found = self.memory.recall(path, token, body)
-        if found is None:
-            return None
-        number = next(self.numbers)
-        # A line costs as much as the answer, so that these are told to whoever looks closely.
-        if self.tells:
-            log.debug("call", number=number, path=path, code=1, account=found[0], kept=True)
-        return encode_status(number) + found[1]
+    def tell_kept(self, number: int, path: str) -> None:
+        """A line costs as much as a kept answer; it is for whoever looks closely."""
+        log.debug("call", number=number, path=path, code=1, kept=True)
 
     async def _read_for(
         self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int
     ) -> Served:
         """Answer a row that only reads, on the loop where that costs less than a thread."""
-        if ask.path not in self.kept:
+        memory = self.memory
+        if memory is None or ask.path not in self.kept:
             return await self.lanes.read(partial(self._serve, row, answer, ask, number))
-        if (wait := self.memory.turn()) is not None:
+        if (wait := memory.turn()) is not None:
             await wait
-        stamp, served = self.memory.news, None
+        stamp, work = memory.news, partial(self._serve, row, answer, ask, number)
         if self.lanes.database.is_sqlite:
-            with suppress(Writes):
-                served = self._serve(row, answer, ask, number, only_reads=True)
-        if served is None:
-            served = await self.lanes.read(partial(self._serve, row, answer, ask, number))
+            try:
+                served = work(only_reads=True)
+            except Writes:
+                # Now and then a visit is noted.
+                served = await self.lanes.write(work)
+        else:
+            served = await self.lanes.read(work)
         if served.keep is not None:
             served.keep(stamp)
         return served
@@ -301,12 +294,12 @@ class Door:
         self, ask: Ask, ctx: Context, data: bytes, about: int
     ) -> Callable[[int], None] | None:
         """What keeps an answer that was just made."""
-        caller, token = ctx.caller, ask.headers.get("token", "")
-        if caller is None or not token or ask.path not in self.kept:
+        memory, caller, token = self.memory, ctx.caller, ask.headers.get("token", "")
+        if memory is None or caller is None or not token or len(data) > LARGEST_KEPT:
             return None
 
         def keep(stamp: int) -> None:
-            self.memory.keep(
+            memory.keep(
                 ask.path, token, ask.body,
                 by=caller, stamp=stamp, until=ctx.holds_until, about=about, data=data,
             )  # fmt: skip

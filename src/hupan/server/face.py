@@ -14,7 +14,7 @@ from granian.rsgi import Scope
 from hupan.protocol.wire import LARGEST_BODY, Format
 from hupan.server.app import App
 from hupan.server.body import LARGEST_READ
-from hupan.server.door import WORTH_GZIP, Ask, Reply, broken, typed
+from hupan.server.door import Ask, Reply, broken, typed
 
 __all__ = ["Face"]
 
@@ -42,31 +42,32 @@ class Face:
         self.door = app.door
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
-        if scope.proto != "http":
-            return
-        path, door, headers = scope.path, self.door, scope.headers
+        path, method, headers, door = scope.path, scope.method, scope.headers, self.door
         try:
-            body = b"" if scope.method == "GET" else await self._read(headers, exchange)
+            body = b"" if method == "GET" else await self._read(headers, exchange)
         except Gone:
             # Usually nobody reads this any more; a body that is no HTTP has a sender who does.
             self._send(broken(door.language), exchange)
             return
-        if door.keeps(path, scope.method):
+        memory = door.memory
+        if memory is not None and method in door.kept.get(path, ()):
             token = headers.get("token")
             # Whoever may get JSON, or is told whose pages may read it, goes the longer way.
             if token and not headers.get("origin") and "json" not in headers.get("accept", ""):
-                wait = door.memory.turn()
-                if wait is not None:
+                if not memory.asked and (wait := memory.turn()) is not None:
                     await wait
-                data = door.recall(path, token, body)
-                if data is not None and len(data) < WORTH_GZIP:
-                    exchange.response_bytes(200, PROTOBUF, data)
+                data = memory.recall(path, token, body)
+                if data is not None:
+                    number, status = next(door.statuses)
+                    exchange.response_bytes(200, PROTOBUF, status + data)
+                    if door.tells:
+                        door.tell_kept(number, path)
                     return
         if not self.app.knows(path):
             await self._page(scope, body, exchange)
             return
         ask = Ask(
-            method=scope.method,
+            method=method,
             path=path,
             query=scope.query_string,
             headers=_joined(headers.items()),

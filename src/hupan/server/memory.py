@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from hupan.accounts.context import Caller, Clock
 from hupan.accounts.refusals import Busy
@@ -32,22 +32,11 @@ MOST = 250_000
 MOST_CHANGED = 50_000
 
 
-class Known(NamedTuple):
-    """Whose a token is. Plain values, which the garbage collector need not look into."""
-
-    until: int
-    stamp: int
-    account_id: int
-    has_remarks: bool
-
-
-class Kept(NamedTuple):
-    """An answer without its status, and the account that it is about."""
-
-    until: int
-    stamp: int
-    account_id: int
-    data: bytes
+# Plain tuples of plain values, which the garbage collector need not look into.
+#: Whose a token is: until when that holds, the stamp, the account, whether it has noted remarks.
+Known: TypeAlias = tuple[int, int, int, bool]
+#: An answer without its status: until when it holds, the stamp, the account that it is about.
+Kept: TypeAlias = tuple[int, int, int, bytes]
 
 
 class Memory:
@@ -120,27 +109,32 @@ class Memory:
         for account_id in accounts:
             self.changed[account_id] = self.news
 
-    def _stale(self, stamp: int, account_id: int) -> bool:
-        return stamp < self.floor or self.changed.get(account_id, 0) > stamp
-
     # ------------------------------------------------------------ what is kept
 
-    def recall(self, path: str, token: str, asked: bytes) -> tuple[int, bytes] | None:
-        """Whose call it is, and its answer without the status; None where it is not kept.
+    def recall(self, path: str, token: str, asked: bytes) -> bytes | None:
+        """The answer without its status; None where it is not kept.
 
-        Only after `turn`.
+        Only after `turn`. This is the hot path, and so it calls nothing of ours.
         """
         known = self.tokens.get(token)
-        if known is None or known[0] <= self.now or self._stale(known[1], known[2]):
+        if known is None:
             return None
-        account_id = known[2]
-        kept = self.answers[path].get(_name(asked, account_id, known[3]))
-        if kept is None or kept[0] <= self.now or self._stale(kept[1], kept[2]):
+        until, stamp, account_id, has_remarks = known
+        now, floor, changed = self.now, self.floor, self.changed.get
+        if until <= now or stamp < floor or changed(account_id, 0) > stamp:
             return None
-        if known[3] and self._stale(kept[1], account_id):
+        kept = self.answers[path].get(
+            account_id if not asked else (asked, account_id) if has_remarks else asked
+        )
+        if kept is None:
+            return None
+        until, stamp, about, data = kept
+        if until <= now or stamp < floor or changed(about, 0) > stamp:
+            return None
+        if has_remarks and changed(account_id, 0) > stamp:
             # It holds what the caller noted about the person, who is another account.
             return None
-        return account_id, kept[3]
+        return data
 
     def keep(
         self, path: str, token: str, asked: bytes, *, by: Caller, stamp: int, until: int,
@@ -148,18 +142,13 @@ class Memory:
     ) -> None:  # fmt: skip
         """Keep an answer whose making began at this stamp."""
         answers = self.answers[path]
-        self.tokens[token] = Known(until, stamp, by.account_id, by.has_remarks)
-        answers[_name(asked, by.account_id, by.has_remarks)] = Kept(until, stamp, about, data)
+        self.tokens[token] = (until, stamp, by.account_id, by.has_remarks)
+        # What was asked tells one answer from another; so does who asked, where that matters.
+        name = by.account_id if not asked else (asked, by.account_id) if by.has_remarks else asked
+        answers[name] = (until, stamp, about, data)
         for kept in (self.tokens, answers):
             if len(kept) > MOST:
                 _shorten(kept)
-
-
-def _name(asked: bytes, account_id: int, personal: bool) -> Name:
-    """What was asked tells one answer from another, unless it depends on who asks."""
-    if not asked:
-        return account_id
-    return (asked, account_id) if personal else asked
 
 
 def _shorten(kept: dict[Any, Any]) -> None:
