@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy import Executable, Row, Table
 
+from hupan.accounts.record import Account
 from hupan.settings import Settings
 
 __all__ = [
@@ -125,8 +126,8 @@ class Database(Protocol):
         """Commits at the end, or rolls back when something is raised."""
         ...
 
-    def reader(self) -> AbstractContextManager[Transaction]:
-        """Only reads, on a connection of its own; it raises where a rule would write."""
+    def reader(self) -> Transaction:
+        """What only reads, a moment for each statement; it raises where a rule would write."""
         ...
 
 
@@ -149,17 +150,24 @@ class Actor:
         return f"{self.kind}:{self.name}" if self.name else self.kind
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The live session a call was made with."""
+class Caller(NamedTuple):
+    """The live session a call was made with, and whose it is."""
 
-    account_id: int
     session_id: int
     device_id: str
-    vip_until: int
     coin_anchor: int
     #: Whether they have noted anything about anybody.
     has_remarks: bool
+    #: The account as it was when the call was let in. A rule that writes reads it anew.
+    account: Account
+
+    @property
+    def account_id(self) -> int:
+        return self.account.id
+
+    @property
+    def vip_until(self) -> int:
+        return self.account.vip_until
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from hupan.accounts import audit
 from hupan.accounts.context import Actor, Context, Source, World
 
-__all__ = ["aside", "operation"]
+__all__ = ["aside", "operation", "reading"]
 
 
 @contextmanager
@@ -20,17 +20,19 @@ def operation(
     world: World,
     actor: Actor | None = None,
     source: Source | None = None,
-    *,
-    only_reads: bool = False,
 ) -> Iterator[Context]:
     """Run rules in one transaction; when something is raised, it is rolled back."""
-    database = world.database
-    with database.reader() if only_reads else database.transaction() as tx:
+    with world.database.transaction() as tx:
         ctx = Context(world, tx, actor or Actor("nobody"), source or Source())
         yield ctx
         audit.flush(ctx)
         if ctx.posted:
             tx.after(world.wake)
+
+
+def reading(world: World) -> Context:
+    """Run rules that only read; there is nothing to commit."""
+    return Context(world, world.database.reader(), Actor("nobody"), Source())
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 from sqlalchemy import ColumnElement, bindparam, delete, or_, select, update
 
 from hupan.accounts import chains, links, locks, outbox, sessions
 from hupan.accounts.context import FOREVER, Context
+from hupan.accounts.record import ACCOUNTS, Account
 from hupan.accounts.refusals import Banned, BannedForGood, UnknownUser
 from hupan.accounts.tables import (
     account,
@@ -43,41 +42,12 @@ CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 CODE_LENGTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One account, as the database has it. Times are Unix seconds, 0 for never."""
-
-    id: int
-    name: str
-    name_id: int
-    avatar_url: str
-    avatar_id: int
-    phone: str | None
-    email: str | None
-    password_hash: str | None
-    password_version: int
-    vip_until: int
-    banned_until: int
-    ban_reason: str
-    invite_code: str
-    invited_by: int | None
-    registered_at: int
-    online_days: int
-    streak_days: int
-    last_day: int
-    last_login_at: int
-    last_seen_at: int
-
-
-_COLUMNS = [account.c[field.name] for field in fields(Account)]
-
-
 def _find(ctx: Context, *where: ColumnElement[bool]) -> Account | None:
-    row = ctx.tx.one(select(*_COLUMNS).where(account.c.deleted_at == 0, *where))
-    return None if row is None else Account(**row._mapping)
+    row = ctx.tx.one(ACCOUNTS.where(*where))
+    return None if row is None else Account(*row)
 
 
-_BY_ID = select(*_COLUMNS).where(account.c.deleted_at == 0, account.c.id == bindparam("which"))
+_BY_ID = ACCOUNTS.where(account.c.id == bindparam("which"))
 
 
 def by_id(ctx: Context, account_id: int) -> Account | None:
@@ -118,7 +88,7 @@ def get(ctx: Context, account_id: int) -> Account:
 
 def search(ctx: Context, text: str = "", *, most: int = 100, after: int = 0) -> list[Account]:
     """Accounts in the order of their ids; `text` is looked for in names and contacts."""
-    statement = select(*_COLUMNS).where(account.c.deleted_at == 0, account.c.id > after)
+    statement = ACCOUNTS.where(account.c.id > after)
     if text:
         statement = statement.where(
             or_(
@@ -129,7 +99,7 @@ def search(ctx: Context, text: str = "", *, most: int = 100, after: int = 0) -> 
             )
         )
     rows = ctx.tx.all(statement.order_by(account.c.id).limit(most))
-    return [Account(**row._mapping) for row in rows]
+    return [Account(*row) for row in rows]
 
 
 def create(

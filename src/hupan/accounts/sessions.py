@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 
 from sqlalchemy import bindparam, case, delete, exists, not_, select, update
@@ -10,8 +11,9 @@ from sqlalchemy import bindparam, case, delete, exists, not_, select, update
 from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.operation import aside
+from hupan.accounts.record import COLUMNS, Account
 from hupan.accounts.refusals import UnknownUser
-from hupan.accounts.tables import account, known_device, remark, session
+from hupan.accounts.tables import account, known_device, remark, session, wallet
 from hupan.accounts.texts import clean
 
 __all__ = [
@@ -29,6 +31,9 @@ __all__ = [
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: 22 random characters are 130 bits; 6 more hold a CRC-32 of them.
 RANDOM, CHECK = 22, 6
+_SHAPE = re.compile(r"[0-9A-Za-z]{8}-[0-9A-Za-z]{4}-[0-9A-Za-z]{4}-[0-9A-Za-z]{12}", re.ASCII)
+# Two digits at a time, the lower one first.
+_PAIRS = [low + high for high in ALPHABET for low in ALPHABET]
 #: How old a session's last-seen may be before it is written anew, in seconds.
 TOUCH = 300
 LONGEST_PLATFORM = 400
@@ -51,18 +56,17 @@ def shape(secret: str) -> str:
 
 def well_formed(token: str) -> bool:
     """Whether this can be a token at all; junk never reaches the database."""
-    parts = token.split("-")
-    if [len(part) for part in parts] != [8, 4, 4, 12] or not token.isascii():
+    if not _SHAPE.fullmatch(token):
         return False
-    text = "".join(parts)
-    return text.isalnum() and _checksum(text[:RANDOM]) == text[RANDOM:]
+    text = token.replace("-", "")
+    return _checksum(text[:RANDOM]) == text[RANDOM:]
 
 
 def _checksum(secret: str) -> str:
     rest, text = zlib.crc32(secret.encode()), ""
-    for _ in range(CHECK):
-        rest, place = divmod(rest, 62)
-        text += ALPHABET[place]
+    for _ in range(CHECK // 2):
+        rest, place = divmod(rest, 62 * 62)
+        text += _PAIRS[place]
     return text
 
 
@@ -155,18 +159,18 @@ def _remember_device(ctx: Context, account_id: int, device_id: str) -> None:
 
 _FIND = (
     select(
-        session.c.id,
-        session.c.account_id,
+        session.c.id.label("session_id"),
         session.c.device_id,
         session.c.created_at,
         session.c.seen_at,
         session.c.coin_anchor,
-        account.c.vip_until,
         exists(select(remark.c.owner_id).where(remark.c.owner_id == session.c.account_id)).label(
             "has_remarks"
         ),
+        *COLUMNS,
     )
-    .join(account, account.c.id == session.c.account_id)
+    .join_from(session, account, account.c.id == session.c.account_id)
+    .join(wallet, wallet.c.account_id == account.c.id)
     .where(
         session.c.token_hash == bindparam("token_hash"),
         session.c.seen_at > bindparam("idle"),
@@ -175,6 +179,8 @@ _FIND = (
         account.c.deleted_at == 0,
     )
 )
+# So many columns stand before the account's.
+_WIDTH = len(_FIND.exported_columns) - len(COLUMNS)
 _TOUCH = update(session).where(session.c.id == bindparam("which")).values(seen_at=bindparam("now"))
 
 
@@ -190,11 +196,10 @@ def admit(ctx: Context, token: str) -> Caller | None:
     if not (ctx.ahead(row.seen_at + TOUCH) and ctx.ahead(ctx.world.midnight(row.seen_at))):
         with aside(ctx):
             # The account comes before its sessions, as in every other writer of both.
-            count_day(ctx, row.account_id)
-            ctx.tx.run(_TOUCH, which=row.id, now=ctx.now)
-    return Caller(
-        row.account_id, row.id, row.device_id, row.vip_until, row.coin_anchor, bool(row.has_remarks)
-    )
+            count_day(ctx, row.id)
+            ctx.tx.run(_TOUCH, which=row.session_id, now=ctx.now)
+    mine = Account._make(row[_WIDTH:])
+    return Caller(row.session_id, row.device_id, row.coin_anchor, bool(row.has_remarks), mine)
 
 
 _NEW_DAY = (

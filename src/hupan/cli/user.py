@@ -86,7 +86,7 @@ def _until(command: Parser) -> None:
 
 
 def _told(ctx: Context, one: Account) -> dict[str, Any]:
-    from hupan.accounts import coins, medals
+    from hupan.accounts import medals
 
     return {
         "id": str(one.id),
@@ -99,7 +99,7 @@ def _told(ctx: Context, one: Account) -> dict[str, Any]:
         "vip_until": ctx.world.local_text(one.vip_until),
         "banned_until": ctx.world.local_text(one.banned_until),
         "ban_reason": one.ban_reason,
-        "coins": f"{Decimal(coins.balance(ctx, one.id)) / 100:.2f}",
+        "coins": f"{Decimal(one.balance) / 100:.2f}",
         "medals": ", ".join(medal.name for medal in medals.held(ctx, one.id)),
         "invite_code": one.invite_code,
     }
@@ -222,7 +222,7 @@ def coin(*, who: str, amount: str, reason: str, key: str | None, as_json: bool) 
         )
         told = {
             "posting": posting,
-            "coins": f"{Decimal(coins.balance(ctx, one.id)) / 100:.2f}",
+            "coins": f"{Decimal(one.balance) / 100:.2f}",
         }
     say(told, as_json=as_json)
 

@@ -125,19 +125,11 @@ class SqlDatabase:
             if group.broken:
                 raise Busy(retry_after=1)
 
-    @contextmanager
-    def reader(self) -> Iterator[SqlTransaction]:
-        """What only reads, on a connection of its own; for the event loop, on SQLite.
-
-        Raises:
-            Writes: the call has to write; nothing of it has happened.
-        """
-        try:
-            if self._reader is None:
-                self._reader = _Reader(self, self.keep())
-            yield self._reader
-        except DBAPIError as error:
-            raise Writes from error
+    def reader(self) -> SqlTransaction:
+        """What only reads, on a connection of its own; for the event loop, on SQLite."""
+        if self._reader is None:
+            self._reader = _Reader(self, self.keep())
+        return self._reader
 
     @contextmanager
     def _lent(self) -> Iterator[Connection]:
@@ -203,7 +195,7 @@ class _Compiled:
 
 
 class Writes(Exception):
-    """A call on a reader has to write, or met a trouble that its other way deals with."""
+    """A call on a reader has to write, or to do what its other way is for."""
 
 
 @contextmanager
@@ -234,6 +226,7 @@ class SqlTransaction:
     def __init__(self, database: SqlDatabase, connection: Connection) -> None:
         self.database = database
         self.connection = connection
+        self.driver: Any = connection.connection.driver_connection
         self.begun = False
         self.afterwards: list[Callable[[], None]] = []
 
@@ -272,9 +265,8 @@ class SqlTransaction:
         made = self.database.compiled(statement)
         if made.writes:
             self.begin()
-        driver: Any = self.connection.connection.driver_connection
         try:
-            cursor = driver.execute(made.sql, made.values(values))
+            cursor = self.driver.execute(made.sql, made.values(values))
             rows = [made.row(row) for row in cursor.fetchall()] if made.returns else []
             return rows, cursor.rowcount
         except self.database.driver_error as error:
@@ -352,16 +344,15 @@ class SqlTransaction:
             yield
             return
         mode = "" if self.database.is_sqlite else " ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        driver: Any = self.connection.connection.driver_connection
         self.connection.exec_driver_sql(f"BEGIN{mode}")
         if self.database.is_sqlite:
             # A damaged text is to be read and found wrong, rather than to stop the reader.
-            driver.text_factory = partial(str, encoding="utf-8", errors="replace")
+            self.driver.text_factory = partial(str, encoding="utf-8", errors="replace")
         try:
             yield
         finally:
             if self.database.is_sqlite:
-                driver.text_factory = str
+                self.driver.text_factory = str
             self.connection.exec_driver_sql("ROLLBACK")
 
     @contextmanager
@@ -442,18 +433,31 @@ class _Member(SqlTransaction):
                 self.group.broken = True
 
     def _say(self, words: str) -> None:
-        driver: Any = self.connection.connection.driver_connection
         try:
-            driver.execute(words)
+            self.driver.execute(words)
         except self.database.driver_error as error:
             raise self._wrapped(words, error) from error
 
 
 class _Reader(SqlTransaction):
-    """What only reads."""
+    """What only reads, and quickly: statements that are compiled already."""
 
     def begin(self) -> None:
         raise Writes
+
+    def _execute(
+        self,
+        statement: Executable,  # noqa: ARG002  # It is not even looked at.
+    ) -> CursorResult[*tuple[Any, ...]]:
+        raise Writes
+
+    def _run_compiled(
+        self, statement: Executable, values: Mapping[str, Any]
+    ) -> tuple[list[Any], int]:
+        try:
+            return super()._run_compiled(statement, values)
+        except DBAPIError as error:
+            raise Writes from error
 
 
 #: What a watch says when it cannot tell: every account may have changed.

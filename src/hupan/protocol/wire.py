@@ -37,6 +37,7 @@ __all__ = [
     "encode_request",
     "protobuf_file",
     "request_format",
+    "statuses",
     "trim",
 ]
 
@@ -237,9 +238,13 @@ def statuses(first: int) -> Iterator[tuple[int, bytes]]:
     A number is written seven bits a byte, the lowest first: 128 neighbours differ in one byte, and
     the codec is asked once for all of them.
     """
-    number = max(first, 128) & ~127
+    number = first
     while True:
         whole = encode_status(number)
+        if number < 128 or number & 127:
+            yield number, whole
+            number += 1
+            continue
         # The status' own tag and length and the tag of the number stand before that byte.
         before, after = whole[:3], whole[4:]
         for low in _LOW:

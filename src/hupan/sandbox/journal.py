@@ -7,7 +7,6 @@ import gzip
 import json
 import threading
 from collections import deque
-from dataclasses import replace
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -156,7 +155,7 @@ def decode(row: Row[..., Any, Any] | None, ask: Ask, reply: Reply) -> tuple[Part
     """Both sides of an exchange, as far as they can be read."""
     headers = dict(reply.headers)
     if headers.get("content-encoding") == "gzip":
-        reply = replace(reply, body=gzip.decompress(reply.body))
+        reply = reply._replace(body=gzip.decompress(reply.body))
     request = Part(format=_format_name(row, ask), hex=ask.body.hex(), decoded=_sent(row, ask))
     kind = headers.get("content-type", "").partition(";")[0]
     answer = Part(format=kind, hex=reply.body.hex())

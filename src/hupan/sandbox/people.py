@@ -256,7 +256,7 @@ def _fill_in(ctx: Context, ids: list[int]) -> None:
                 ctx, mine, f"device-{number}-{device}", ("windows", "android", "ios", "web",
                 "linux")[device - 1], by="seed", token=_token(number, device),
             )  # fmt: skip
-        me = Caller(mine, 0, f"device-{number}", 0, 0, has_remarks=True)
+        me = Caller(0, f"device-{number}", 0, True, people.get(ctx, mine))
         devices.register(ctx, me, f"device-{number}", f"registration-{number}", 1, 2)
         pairs = json.dumps([{"key": "他是", "value": "我的朋友"}], ensure_ascii=False)
         for friend in ids:

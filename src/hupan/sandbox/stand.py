@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import re
 import sqlite3
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Table, event, func, select, update
@@ -38,6 +37,7 @@ from hupan.protocol.wire import (
     answer_format,
     decode_request,
     encode_refusal,
+    statuses,
 )
 from hupan.sandbox import magic, people
 from hupan.sandbox.chance import SeededRandom
@@ -157,9 +157,10 @@ class _Lane(ThreadPoolExecutor):
 # ---------------------------------------------------------------- faces
 
 
-@dataclass(frozen=True, slots=True)
 class Cut(Reply):
     """An answer whose connection is lost in the middle; `body` is what arrives."""
+
+    __slots__ = ()
 
 
 class Face(App):
@@ -323,7 +324,7 @@ class Stand:
 
     def _number_anew(self) -> None:
         for door in self._doors:
-            door.numbers = itertools.count(1)
+            door.statuses = statuses(1)
 
     def next_expiry(self) -> int | None:
         """The nearest moment at which something ends by itself."""
@@ -405,7 +406,7 @@ class Stand:
                 return self._refusal(door, row, ask, NotLoggedIn())
             # A spoiled answer is spoiled as such, not as a broken gzip stream.
             plain = {name: value for name, value in ask.headers.items() if name != GZIP}
-            ask = replace(ask, headers=plain)
+            ask = ask._replace(headers=plain)
         reply = await self._serve(door, row, ask, identity)
         return _spoil(reply, fault) if fault else reply
 
@@ -448,7 +449,7 @@ class Stand:
         self, door: Door, row: Row[..., Any, Any] | None, ask: Ask, code: int, msg: str
     ) -> Reply:
         format = answer_format(row, ask.body, ask.headers.get("accept", "")) if row else Format.JSON
-        body = encode_refusal(format, next(door.numbers), code, msg)
+        body = encode_refusal(format, next(door.statuses)[0], code, msg)
         headers = [("content-type", format.value), ("cache-control", "no-store")]
         return self._dress(door, ask, Reply(200, headers, body))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import ipaddress
-import itertools
 import os
 import re
 import threading
@@ -18,15 +17,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
 from hupan.accounts import sessions
 from hupan.accounts.context import Actor, Context, Source, World
-from hupan.accounts.operation import operation
+from hupan.accounts.operation import operation, reading
 from hupan.accounts.refusals import BadParameters, Busy, NotLoggedIn, Refusal
 from hupan.outside.database import SqlDatabase, Writes
 from hupan.protocol.row import Auth, Host, Row
@@ -39,7 +38,6 @@ from hupan.protocol.wire import (
     encode_answer,
     encode_data,
     encode_refusal,
-    encode_status,
     statuses,
 )
 from hupan.server.answers import Answer, Lane, all_answers
@@ -68,20 +66,18 @@ _PORT = re.compile(r"^(?:\[([^\]]*)\]|([0-9.]+))(?::\d+)?$")
 Headers = list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A request. Header names are lower case; `peer` is the address of the connection."""
 
     method: str
     path: str
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     body: bytes = b""
     peer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer."""
 
     status: int
@@ -195,8 +191,7 @@ def _be_nice() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """What came of a request: its reply and code, whose it was, and what of it may be kept."""
 
     reply: Reply
@@ -219,10 +214,7 @@ class Door:
             row.path: (row, answer) for row, answer in answers.items() if row.host is host
         }
         # The id of a request stays below 2**53, which JavaScript can count to.
-        first = world.random.below(2**48) + 1
-        self.numbers = itertools.count(first)
-        # Kept answers are numbered in a range of their own.
-        self.statuses = statuses(first + 2**52)
+        self.statuses = statuses(world.random.below(2**48) + 1)
         #: Whose answers are kept: path → methods.
         self.kept: dict[str, tuple[str, ...]] = {}
         if memory is not None:
@@ -243,23 +235,26 @@ class Door:
         started = time.perf_counter()
         if ask.method not in row.methods:
             return self._other_method(row, ask)
-        number = next(self.numbers)
+        number, status = next(self.statuses)
+        work = partial(self._serve, row, answer, ask, number, status)
         try:
             if answer.lane is Lane.READ:
-                served = await self._read_for(row, answer, ask, number)
+                served = await self._read_for(ask, work)
             else:
                 lane = self.lanes.hash if answer.lane is Lane.HASH else self.lanes.write
-                served = await lane(partial(self._serve, row, answer, ask, number))
+                served = await lane(work)
         except Busy as busy:
             served = self._refuse(row, ask, number, busy)
-        log.info(
-            "call",
-            number=number,
-            path=ask.path,
-            code=served.code,
-            account=served.who,
-            ms=round((time.perf_counter() - started) * 1000, 1),
-        )
+        # A line costs as much as a small read. Those that went well are for whoever looks closely.
+        if self.tells or served.code != 1 or not row.safe:
+            log.info(
+                "call",
+                number=number,
+                path=ask.path,
+                code=served.code,
+                account=served.who,
+                ms=round((time.perf_counter() - started) * 1000, 1),
+            )
         return self._dress(served.reply, ask)
 
     # ------------------------------------------------------------ what is kept
@@ -268,16 +263,14 @@ class Door:
         """A line costs as much as a kept answer; it is for whoever looks closely."""
         log.debug("call", number=number, path=path, code=1, kept=True)
 
-    async def _read_for(
-        self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int
-    ) -> Served:
+    async def _read_for(self, ask: Ask, work: Callable[..., Served]) -> Served:
         """Answer a row that only reads, on the loop where that costs less than a thread."""
         memory = self.memory
         if memory is None or ask.path not in self.kept:
-            return await self.lanes.read(partial(self._serve, row, answer, ask, number))
+            return await self.lanes.read(work)
         if (wait := memory.turn()) is not None:
             await wait
-        stamp, work = memory.news, partial(self._serve, row, answer, ask, number)
+        stamp = memory.news
         if self.lanes.database.is_sqlite:
             try:
                 served = work(only_reads=True)
@@ -314,6 +307,7 @@ class Door:
         answer: Answer,
         ask: Ask,
         number: int,
+        status: bytes,
         *,
         only_reads: bool = False,
     ) -> Served:
@@ -324,24 +318,27 @@ class Door:
         """
         who, keep = 0, None
         try:
-            # A limit counts sources, and what only reads meets none.
-            source = None if only_reads else self._source(ask)
-            with operation(self.world, source=source, only_reads=only_reads) as ctx:
+            if only_reads:
+                ctx = reading(self.world)
                 request = self._read(row, ask)
-                self._admit(ctx, row, ask)
-                who = ctx.caller.account_id if ctx.caller else 0
+                who = self._admit(ctx, row, ask)
                 result = answer.run(ctx, request)
+            else:
+                with operation(self.world, source=self._source(ask)) as ctx:
+                    request = self._read(row, ask)
+                    who = self._admit(ctx, row, ask)
+                    result = answer.run(ctx, request)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
             if format is Format.PROTOBUF and answer.about is not None:
                 data = encode_data(row, result)
                 keep = self._keeping(ask, ctx, data, answer.about(result))
-                body = encode_status(number) + data
+                body = status + data
             else:
                 body = encode_answer(row, format, number, result)
         except Writes:
             raise
         except Refusal as refusal:
-            return replace(self._refuse(row, ask, number, refusal), who=who)
+            return self._refuse(row, ask, number, refusal)._replace(who=who)
         except Exception:
             # A bug is never a refusal: it is loud in the log and plain to the client.
             log.exception("bug", number=number, path=ask.path)
@@ -359,15 +356,18 @@ class Door:
         except Unreadable as error:
             raise BadParameters() from error
 
-    def _admit(self, ctx: Context, row: Row[..., Any, Any], ask: Ask) -> None:
-        token = _token(ask.headers)
+    def _admit(self, ctx: Context, row: Row[..., Any, Any], ask: Ask) -> int:
+        """Find out whose call it is; 0 where a row does not care."""
         if row.auth is Auth.PUBLIC:
-            return
+            return 0
+        token = _token(ask.headers)
         ctx.caller = sessions.admit(ctx, token) if token else None
         if ctx.caller is not None:
             ctx.actor = Actor("user", str(ctx.caller.account_id))
-        elif row.auth is Auth.LIVE or not token:
+            return ctx.caller.account_id
+        if row.auth is Auth.LIVE or not token:
             raise NotLoggedIn()
+        return 0
 
     def _refuse(self, row: Row[..., Any, Any], ask: Ask, number: int, refusal: Refusal) -> Served:
         format = answer_format(row, ask.body, ask.headers.get("accept", ""))

@@ -74,7 +74,7 @@ class Face:
             body=body,
             peer=scope.client.rpartition(":")[0].strip("[]"),
         )
-        self._send(await self.app.answer(ask), exchange)
+        self._send(await door.handle(ask), exchange)
 
     async def _read(self, headers: Any, exchange: Exchange) -> bytes:
         """Read a body: one that is too large for a while, of which only the beginning is kept."""

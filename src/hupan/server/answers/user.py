@@ -88,7 +88,7 @@ def logout(ctx: Context, ask: said.Logout) -> Nothing:
 
 @answers(User.info, about=lambda mine: int(mine.id))
 def info(ctx: Context, ask: Nothing) -> said.Me:
-    mine = people.get(ctx, me(ctx).account_id)
+    mine = me(ctx).account
     return said.Me(
         id=str(mine.id),
         name=mine.name,
@@ -96,7 +96,7 @@ def info(ctx: Context, ask: Nothing) -> said.Me:
         avatar_id=mine.avatar_id,
         phone=mine.phone or "",
         email=mine.email or "",
-        coin=in_coins(coins.balance(ctx, mine.id)),
+        coin=in_coins(mine.balance),
         is_vip=int(ctx.ahead(mine.vip_until)),
         vip_expired_time=mine.vip_until,
         invitation_code=mine.invite_code,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hupan.accounts import coins, medals, people, profile
+from hupan.accounts import medals, people, profile
 from hupan.accounts.context import Context
 from hupan.protocol import web as said
 from hupan.protocol.message import Nothing
@@ -21,7 +21,7 @@ def web_info(ctx: Context, ask: Nothing) -> said.WebMeAnswer:
             phone=mine.phone or "",
             avatar_id=str(mine.avatar_id),
             avatar_url=mine.avatar_url,
-            gold_coin_amount=in_coins(coins.balance(ctx, mine.id)),
+            gold_coin_amount=in_coins(mine.balance),
         )
     )
 
