@@ -293,6 +293,15 @@ def sessions_of_one_process() -> None:
 
 
 @mutant
+def news_unheard() -> None:
+    """R4, T5: what is kept is told without asking what changed."""
+    from hupan.outside import database
+
+    for watch in (database.SqliteWatch, database.PostgresWatch):
+        watch.news = lambda self: ()
+
+
+@mutant
 def room_made_before_the_login() -> None:
     """T3: the longest idle session leaves before the login, in a transaction of its own."""
     from sqlalchemy import delete, select

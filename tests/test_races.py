@@ -585,6 +585,46 @@ def test_a_process_that_remembers_sessions_serves_the_dead(without: Without) -> 
             play(race_an_ending, site, ending, 200)
 
 
+@on("sqlite", "postgresql")
+def test_a_process_that_asks_for_no_news_serves_the_dead(without: Without) -> None:
+    """R4 on the mutant: what is kept outlives its session where nobody asks what changed."""
+    site = without("news_unheard", 2)
+    for ending in ("logout", "ban"):
+        with pytest.raises(Broken, match=f"began after the {ending} succeeded"):
+            play(race_an_ending, site, ending, 200)
+
+
+async def race_renames(site: Site, times: int = 100) -> None:
+    """One process renames; all others are asked who that is as soon as it has answered."""
+    who, _, _ = site.person()
+    token, friend = site.house.token(who), site.house.token(site.person()[0])
+    stale = 0
+    async with (
+        site.racers(1, [token]) as (writer,),
+        site.racers(6, [token]) as mine,
+        site.racers(6, [friend]) as friends,
+    ):
+        for turn in range(times):
+            await writer.edit_nickname(name=f"名{turn}")
+            told = await asyncio.gather(
+                *(one.info() for one in mine), *(one.get_user(id=str(who)) for one in friends)
+            )
+            stale += sum(one.name != f"名{turn}" for one in told)
+    promise(stale == 0, f"{stale} of {times * 12} answers were older than the last rename")
+
+
+def test_no_answer_is_older_than_what_was_acknowledged(site: Site) -> None:
+    """R4: what one process has acknowledged, no other one forgets."""
+    play(race_renames, site)
+
+
+@on("sqlite", "postgresql")
+def test_a_process_that_asks_for_no_news_tells_old_names(without: Without) -> None:
+    """R4 on the mutant."""
+    with pytest.raises(Broken, match="older than the last rename"):
+        play(race_renames, without("news_unheard", 2), 20)
+
+
 async def race_a_reset(site: Site) -> None:
     """Logins with the old password are being compared while the password changes."""
     who, _, email = site.person(password="the old one 5")

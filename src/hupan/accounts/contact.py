@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import phonenumbers
-from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import update
 
 from hupan.accounts import codes, links, locks, outbox, people, sessions
@@ -37,6 +35,9 @@ def phone(text: str) -> str:
     inland = re.fullmatch(rf"(?:\+?86|0086)?({_MAINLAND.pattern})", bare, re.ASCII)
     if inland:
         return inland[1]
+    # The tables of the world's numbers are read when a number from there first comes.
+    import phonenumbers
+
     try:
         number = phonenumbers.parse(bare, "CN")
     except phonenumbers.NumberParseException as error:
@@ -54,6 +55,8 @@ def email(text: str) -> str:
     """
     if len(text) > 254:
         raise BadEmail()
+    from email_validator import EmailNotValidError, validate_email
+
     try:
         found = validate_email(text.strip(), check_deliverability=False)
     except EmailNotValidError as error:

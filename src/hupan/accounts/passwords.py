@@ -62,8 +62,9 @@ def hasher(settings: Settings) -> PasswordHasher:
 
 
 def warm(settings: Settings) -> None:
-    """Make what the first login would otherwise have to wait for."""
+    """Make, and load, what the first login would otherwise have to wait for."""
     _nobodys_hash(settings.argon2_memory_kib, settings.argon2_time)
+    contact.email("nobody@example.org")
 
 
 def _canonical(password: str) -> str:

@@ -26,6 +26,8 @@ _DROPPED = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
 
 def clean(text: str, *, lines: bool = False) -> str:
     """Take control, bidirectional and zero-width characters out; `lines` keeps line breaks."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
     kept: list[str] = []
     for place, char in enumerate(text):
         if char in _JOINERS:

@@ -35,7 +35,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.dml import UpdateBase
@@ -289,7 +288,13 @@ class SqlTransaction:
         return self.connection.execute(statement)
 
     def insert(self, table: Table) -> Insert:
-        return sqlite.insert(table) if self.database.is_sqlite else postgresql.insert(table)
+        if self.database.is_sqlite:
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     def begin(self) -> None:
         if self.begun:

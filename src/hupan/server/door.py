@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -64,6 +64,7 @@ MOST_TOGETHER = 64
 _PORT = re.compile(r"^(?:\[([^\]]*)\]|([0-9.]+))(?::\d+)?$")
 
 Headers = list[tuple[str, str]]
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 
 class Ask(NamedTuple):
@@ -223,7 +224,7 @@ class Door:
             memory.answers.update({path: {} for path in self.kept})
         self.tells = world.settings.log_level == "debug"
         self.language = world.settings.language
-        self.trusted = [ipaddress.ip_network(one) for one in world.settings.trusted_proxies]
+        self.trusted = tuple(map(ipaddress.ip_network, world.settings.trusted_proxies))
         self.origins = frozenset(world.settings.cors_origins)
 
     async def handle(self, ask: Ask) -> Reply:
@@ -329,9 +330,10 @@ class Door:
                     who = self._admit(ctx, row, ask)
                     result = answer.run(ctx, request)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
-            if format is Format.PROTOBUF and answer.about is not None:
+            if format is Format.PROTOBUF:
                 data = encode_data(row, result)
-                keep = self._keeping(ask, ctx, data, answer.about(result))
+                if answer.about is not None:
+                    keep = self._keeping(ask, ctx, data, answer.about(result))
                 body = status + data
             else:
                 body = encode_answer(row, format, number, result)
@@ -418,21 +420,29 @@ class Door:
         return Reply(reply.status, headers, body)
 
     def _source(self, ask: Ask) -> Source:
-        """Where the call came from: the connection's address, unless that is a listed proxy."""
-        address = _address(ask.peer)
-        if address is None:
-            return Source()
-        # Only what a trusted proxy appended is believed, read from the nearest hop outwards.
-        hops = ask.headers.get("x-forwarded-for", "").split(",")
-        while hops and any(address in network for network in self.trusted):
-            further = _address(_PORT.sub(r"\1\2", hops.pop().strip()))
-            if further is None:
-                break
-            address = further
-        if address.version == 6:
-            network = str(ipaddress.ip_network((address, 64), strict=False))
-            return Source(network, network)
-        return Source(str(address), str(ipaddress.ip_network((address, 24), strict=False)))
+        return _source(ask.peer, ask.headers.get("x-forwarded-for", ""), self.trusted)
+
+
+@lru_cache(4096)
+def _source(peer: str, forwarded: str, trusted: Networks) -> Source:
+    """Where a call came from: the connection's address, unless that is a listed proxy.
+
+    The same few say it again and again, and reading an address costs as much as a statement.
+    """
+    address = _address(peer)
+    if address is None:
+        return Source()
+    # Only what a trusted proxy appended is believed, read from the nearest hop outwards.
+    hops = forwarded.split(",")
+    while hops and any(address in network for network in trusted):
+        further = _address(_PORT.sub(r"\1\2", hops.pop().strip()))
+        if further is None:
+            break
+        address = further
+    if address.version == 6:
+        network = str(ipaddress.ip_network((address, 64), strict=False))
+        return Source(network, network)
+    return Source(str(address), str(ipaddress.ip_network((address, 24), strict=False)))
 
 
 def not_found(language: str, status: int = 404) -> Reply:
