@@ -132,6 +132,7 @@ def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
 
 def migrate(*, check: bool, data: Path | None) -> None:
     """Bring the database to this version's schema."""
+    from alembic.util import CommandError
     from sqlalchemy import create_engine
     from sqlalchemy.exc import DBAPIError
 
@@ -154,5 +155,11 @@ def migrate(*, check: bool, data: Path | None) -> None:
             fail(f"the schema is {found or 'missing'}, this version needs {HEAD}")
         print(f"the schema is {HEAD}, as needed")
         return
-    upgrade(settings.sqlalchemy_url)
+    try:
+        upgrade(settings.sqlalchemy_url)
+    except CommandError:
+        fail(
+            f"the schema is {found}, which this version does not know: a newer version made it,"
+            " or one from before the first release, whose data cannot be taken along"
+        )
     print(f"the schema is {HEAD} (was {found or 'missing'})")

@@ -33,6 +33,7 @@ __all__ = [
     "decode_answer",
     "decode_request",
     "encode_answer",
+    "encode_data",
     "encode_refusal",
     "encode_request",
     "protobuf_file",

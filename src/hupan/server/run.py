@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -109,6 +110,9 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
     ended = [asyncio.create_task(stop.wait()), *running, post]
     begun = asyncio.create_task(_listening(settings))
     await asyncio.wait([begun, *ended], return_when=asyncio.FIRST_COMPLETED)
+    # What was loaded stays; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     if ready is not None and begun.done():
         ready()
     done, _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
