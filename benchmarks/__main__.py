@@ -33,8 +33,9 @@ RESULTS = Path(__file__).parent / "results"
 ROOMS = data.CACHE
 SMALL = 1_000
 READERS, WRITERS = 64, 32
-#: So many different tokens are asked for while answers are kept.
-WARM_SET = 20_000
+#: So many different tokens are asked for while answers are kept; fewer where people are few.
+WARM_SET, SMALL_WARM_SET = 20_000, 2_000
+MANY = 200_000
 #: So many prepared requests are gone through, again and again.
 DRAWS = 100_000
 #: So many tokens are kept when the memory is looked at.
@@ -49,7 +50,8 @@ STORM_CONNECTIONS = 256
 
 def readers(people: int) -> list[int]:
     """Sessions that reads are made with, all over the table; nobody else logs in as them."""
-    step = max(1, people * data.SESSIONS_EACH // min(WARM_SET, people))
+    wanted = WARM_SET if people >= MANY else SMALL_WARM_SET
+    step = max(1, people * data.SESSIONS_EACH // wanted)
     login = range(int(people * 0.4), int(people * 0.7))
     return [
         number
