@@ -41,6 +41,8 @@ DRAWS = 100_000
 #: So many tokens are kept when the memory is looked at.
 KEPT_TOKENS = 200_000
 STORM_RATE = 500
+#: Logins are few and slow; all that were begun are waited for.
+LEAST_LOGIN_SECONDS = 2.0
 #: Waiting logins hold a connection each.
 STORM_CONNECTIONS = 256
 
@@ -117,6 +119,8 @@ CASES = {
     "edit-avatar": Case(WRITERS, "update", once=True),
     "email-login": Case(WRITERS, "login", refusals=True),
 }
+#: What a quick look asks of all our servers, and not of one only.
+QUICK_ROWS = ("info", "info-cold", "edit-nickname")
 LATER = ("latency", "storm", "start", "memory")
 SERVERS = (
     "hupan-sqlite",
@@ -240,6 +244,8 @@ def measure_ours(run: Run, server: Hupan, row: str, round_: int) -> None:
         # `get-user` is asked by a neighbour.
         server.freshen(sorted({*numbers, *(number ^ 2 for number in numbers)}))
     more: dict[str, Any] = {"connections": case.connections, "refusals": case.refusals}
+    if row == "email-login":
+        more["drain"], seconds = True, max(seconds, LEAST_LOGIN_SECONDS)
     if not case.once and row != "email-login":
         # Every token once, so that answers are kept and first names are rewarded; then a moment
         # of the real thing.
@@ -247,7 +253,7 @@ def measure_ours(run: Run, server: Hupan, row: str, round_: int) -> None:
             each = server.ask(row, sorted(set(numbers))) if row != "mixed" else requests[:20_000]
             run.measure(server, row, -1, each, seconds=30, once=True, **more)
             run.warmed.add((server.name, row))
-        run.measure(server, row, -1, requests, seconds=0.5, **more)
+        run.measure(server, row, -1, requests, seconds=seconds / 4, **more)
     run.say(run.measure(server, row, round_, requests, seconds=seconds, once=case.once, **more))
 
 
@@ -282,9 +288,13 @@ def measure_other(run: Run, server: Server, row: str, round_: int) -> None:
     )
     requests = server.ask(row, numbers)
     more: dict[str, Any] = {"connections": READERS if row in ("read", "post") else WRITERS}
-    if row != "login":
-        run.measure(server, row, -1, requests, seconds=1, **more)
-    run.say(run.measure(server, row, round_, requests, seconds=run.options.seconds, **more))
+    seconds = run.options.seconds
+    if row == "login":
+        more = {"connections": server.logins, "drain": True}
+        seconds = max(seconds, LEAST_LOGIN_SECONDS)
+    else:
+        run.measure(server, row, -1, requests, seconds=seconds / 4, **more)
+    run.say(run.measure(server, row, round_, requests, seconds=seconds, **more))
 
 
 def measure_bare(run: Run, loop: str, round_: int) -> None:
@@ -452,8 +462,10 @@ def one_round(run: Run, round_: int) -> None:
     bare = "bare" in run.options.servers
     for row in rows:
         for server in ours:
-            # The small one shows what grows with the data, and coins have enough people only once.
-            if server.people > SMALL or row not in ("mixed", "edit-avatar", "email-login"):
+            # The small one shows what grows with the data. It has too few people for the rest.
+            few = server.people <= SMALL and row in ("mixed", "edit-avatar", "email-login")
+            short = run.options.quick and server.name != "hupan-sqlite" and row not in QUICK_ROWS
+            if not (few or short):
                 measure_ours(run, server, row, round_)
         if row == "get-user":
             for other in others:
@@ -518,10 +530,10 @@ def options() -> argparse.Namespace:
     add("--results", type=Path, default=RESULTS, help="Folder of the results.")
     chosen = parser.parse_args()
     quick = chosen.quick
-    chosen.seconds = chosen.seconds or (1.0 if quick else 4.0)
+    chosen.seconds = chosen.seconds or (0.7 if quick else 4.0)
     chosen.rounds = chosen.rounds or (1 if quick else 3)
     chosen.people = chosen.people or (20_000 if quick else 1_000_000)
-    chosen.storm_seconds = chosen.storm_seconds or (4.0 if quick else 60.0)
+    chosen.storm_seconds = chosen.storm_seconds or (3.0 if quick else 60.0)
     chosen.passes = 2 if quick else 4
     if quick and chosen.lanes == list(lanes):
         chosen.lanes = ["pinned"]
@@ -583,10 +595,11 @@ def main() -> int:
     (chosen.results / f"{stem}.md").write_text(verdict + "\n")
     (chosen.results / f"{stem}.svg").write_text(report.chart(run.found))
     print(f"\nwritten to {chosen.results}/{stem}.json, .md and .svg")
-    wrong = [made for made in run.found if made.faults]
-    for made in wrong:
-        print(f"WRONG {made.lane} {made.server} {made.row}: {made.faults} × {made.example}")
-    return 1 if wrong else 0
+    for made in run.found:
+        if made.faults:
+            print(f"WRONG {made.lane} {made.server} {made.row}: {made.faults} × {made.example}")
+    # What others answer wrongly under load is told, and is not our fault.
+    return int(any(made.faults and made.server.startswith("hupan") for made in run.found))
 
 
 if __name__ == "__main__":

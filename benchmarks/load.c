@@ -56,7 +56,7 @@ static struct {
     const char *host;
     int port, connections;
     double seconds, rate;
-    bool once, refusals;
+    bool once, refusals, drain;
     uint32_t first_version;
 } option = {.host = "127.0.0.1", .connections = 64, .seconds = 5};
 
@@ -313,8 +313,9 @@ static void run(int64_t begin, int64_t end) {
             if (!receive(c)) continue;
             idle[idle_count++] = c - connections;
             int64_t done = now();
-            /* An open loop counts late answers too: they are the ones that matter. */
-            if (done <= end || gap > 0) {
+            /* An open loop counts late answers too: they are the ones that matter. So does a
+             * loop that waits for the last of few slow ones. */
+            if (done <= end || gap > 0 || option.drain) {
                 counted++;
                 tally(done - c->due);
             }
@@ -323,7 +324,7 @@ static void run(int64_t begin, int64_t end) {
 }
 
 int main(int argc, char **argv) {
-    for (int opt; (opt = getopt(argc, argv, "p:c:s:r:v:of")) != -1;) {
+    for (int opt; (opt = getopt(argc, argv, "p:c:s:r:v:ofd")) != -1;) {
         switch (opt) {
         case 'p': option.port = atoi(optarg); break;
         case 'c': option.connections = atoi(optarg); break;
@@ -332,6 +333,7 @@ int main(int argc, char **argv) {
         case 'v': option.first_version = strtoul(optarg, NULL, 10); break;
         case 'o': option.once = true; break;
         case 'f': option.refusals = true; break;
+        case 'd': option.drain = true; break;
         default: return 2;
         }
     }
@@ -348,7 +350,7 @@ int main(int argc, char **argv) {
     int64_t begin = now(), end = begin + (int64_t)(option.seconds * 1e9);
     run(begin, end);
     int64_t stopped = now();
-    double seconds = ((stopped < end || option.rate > 0 ? stopped : end) - begin) / 1e9;
+    double seconds = ((stopped < end || option.rate > 0 || option.drain ? stopped : end) - begin) / 1e9;
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     double cpu = used.ru_utime.tv_sec + used.ru_stime.tv_sec +

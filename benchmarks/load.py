@@ -132,11 +132,12 @@ class Load:
         rate: float = 0,
         once: bool = False,
         refusals: bool = False,
+        drain: bool = False,
         first_version: int = 0,
     ) -> None:
         command = [str(generator()), "-p", str(port), "-c", str(connections)]
         command += ["-s", str(seconds), "-r", str(rate), "-v", str(first_version)]
-        command += ["-o"] * once + ["-f"] * refusals + [str(file)]
+        command += ["-o"] * once + ["-f"] * refusals + ["-d"] * drain + [str(file)]
         self.limit = seconds + 60
         self.process = subprocess.Popen(
             command,

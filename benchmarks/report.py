@@ -185,9 +185,19 @@ def targets(findings: Findings, cores: int, interface: str) -> list[Target]:
         compare(f"{row} ÷ bare group commit", 0.50, row, ("bare", "group-commit"))
     compare("first edit-avatar ÷ PocketBase update", 5, "edit-avatar", ("pocketbase", "update"))
     for row in ("info", "get-user"):
-        tails = [m.p99 / m.p50 for m in findings.of(OURS, f"{row}@70%").values() if m.p50]
+        peaks, steady = findings.of(OURS, row), findings.of(OURS, f"{row}@70%")
+        # Where half of the answers take as long as at the peak, the rate was not kept: somebody
+        # took the core away, and a queue without an end has no tail.
+        tails = [
+            one.p99 / one.p50
+            for number, one in steady.items()
+            if number in peaks and one.p50 and one.p50 < peaks[number].p50
+        ]
         tail = median(tails) if tails else None
-        made.append(Target(f"{row}: p99 ÷ p50 at 70 % of its peak", 5, tail, at_most=True))
+        gone = "" if tails or not steady else "not measurable: the rate was not kept"
+        made.append(
+            Target(f"{row}: p99 ÷ p50 at 70 % of its peak", 5, tail, at_most=True, not_here=gone)
+        )
 
     def plain(what: str, limit: float, row: str) -> None:
         found = findings.middle(OURS, row, "pinned", "rate")

@@ -90,6 +90,8 @@ class Server:
 
     #: The path that answers 200 when the server is ready.
     ready = "/"
+    #: So many people log in at once.
+    logins = 32
 
     def __init__(self, name: str, folder: Path, cores: set[int]) -> None:
         self.name = name
@@ -497,6 +499,8 @@ class FastapiUsers(Server):
 
     ready = "/openapi.json"
     people = 1000
+    # It hashes in its loop while a transaction is open, and more than a few lock its database.
+    logins = 4
 
     def __init__(self, name: str, folder: Path, cores: set[int]) -> None:
         super().__init__(name, folder, cores)
