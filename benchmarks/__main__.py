@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmarks.servers import (
     PocketBase,
     Server,
     interface_of_ours,
+    machine_seconds,
 )
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,6 +61,11 @@ def readers(people: int) -> list[int]:
         for number in range(0, people * data.SESSIONS_EACH, step)
         if data.owner(number) not in login
     ]
+
+
+def callers(row: str, numbers: Sequence[int]) -> list[int]:
+    """Sessions whose tokens the requests carry; `get-user` is asked by a neighbour."""
+    return sorted({*numbers, *(number ^ 2 for number in numbers if row == "get-user")})
 
 
 def _zipf(people: int, round_: int) -> list[int]:
@@ -121,6 +127,8 @@ CASES = {
 }
 #: What a quick look asks of all our servers, and not of one only.
 QUICK_ROWS = ("info", "info-cold", "edit-nickname")
+#: What is asked in the lane that no target means.
+UNPINNED_ROWS = ("info", "get-user", "edit-nickname", "save-user-data", "email-login")
 LATER = ("latency", "storm", "start", "memory")
 SERVERS = (
     "hupan-sqlite",
@@ -153,6 +161,8 @@ class Run:
     found: list[Measurement] = field(default_factory=list)
     servers: dict[str, Server] = field(default_factory=dict)
     warmed: set[tuple[str, str]] = field(default_factory=set)
+    #: One more of ours, which does not run unless it is what is measured.
+    spare: Hupan | None = None
     lane: str = ""
     server_cores: set[int] = field(default_factory=set)
     load_cores: set[int] = field(default_factory=set)
@@ -183,10 +193,14 @@ class Run:
         self, server: Server, row: str, round_: int, requests: Sequence[load.Prepared], **more: Any
     ) -> Measurement:
         """Run the generator once, with the kernel's accounts before and after."""
-        before = server.cpu(), server.database_cpu()
+        before = self.accounts(server)
         result = self.begin(server, requests, **more).end()
         (self.folder / f"requests-{self.calls}").unlink()
         return self.account(server, row, round_, result, before)
+
+    def accounts(self, server: Server) -> tuple[float, ...]:
+        """CPU seconds of a server, of its database, of the whole machine; and the time."""
+        return server.cpu(), server.database_cpu(), machine_seconds(), time.monotonic()
 
     def account(
         self,
@@ -194,18 +208,22 @@ class Run:
         row: str,
         round_: int,
         result: load.Result,
-        before: tuple[float, float],
+        before: tuple[float, ...],
     ) -> Measurement:
         """What a result and the accounts say."""
         each = 1e6 / max(result.finished, 1)
+        mine, database, all_, began = (
+            now - then for now, then in zip(self.accounts(server), before, strict=True)
+        )
         return Measurement(
             lane=self.lane,
             server=server.name,
             row=row,
             round=round_,
             rate=result.rate,
-            cpu=(server.cpu() - before[0]) * each,
-            database_cpu=(server.database_cpu() - before[1]) * each,
+            cpu=mine * each,
+            database_cpu=database * each,
+            others=max(0.0, all_ - mine - database - result.cpu) / began,
             p50=result.p50,
             p99=result.p99,
             generator=result.cpu / result.seconds if result.seconds else 0,
@@ -234,15 +252,14 @@ def measure_ours(run: Run, server: Hupan, row: str, round_: int) -> None:
         "save-user-data": _writers,
         "email-login": _logins,
         "edit-avatar": lambda people, round_: _firsts(people, round_, run.options.rounds),
-        "info-cold": lambda people, round_: _cold(people, round_, int(seconds * 30_000)),
+        "info-cold": lambda people, round_: _cold(people, round_, int(seconds * 15_000)),
     }
     numbers = choices[row](people, round_)
     if not numbers:
         return
     requests = server.ask(row, numbers)
     if row != "email-login":
-        # `get-user` is asked by a neighbour.
-        server.freshen(sorted({*numbers, *(number ^ 2 for number in numbers)}))
+        server.freshen(callers(row, numbers))
     more: dict[str, Any] = {"connections": case.connections, "refusals": case.refusals}
     if row == "email-login":
         more["drain"], seconds = True, max(seconds, LEAST_LOGIN_SECONDS)
@@ -300,7 +317,9 @@ def measure_other(run: Run, server: Server, row: str, round_: int) -> None:
 def measure_bare(run: Run, loop: str, round_: int) -> None:
     """A loop with nothing around it, on a server's cores."""
     file = run.folder / "bare.db"
-    shutil.copyfile(data.sqlite_file(run.options.people), file)
+    if loop == "group-commit" and not file.exists():
+        shutil.copyfile(data.sqlite_file(run.options.people), file)
+        os.sync()
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("bare.py")), loop,
          str(run.options.seconds), str(file)],
@@ -308,8 +327,6 @@ def measure_bare(run: Run, loop: str, round_: int) -> None:
         preexec_fn=lambda: os.sched_setaffinity(0, run.server_cores),
     )  # fmt: skip
     told = json.loads(done.stdout)
-    for rest in ("", "-wal", "-shm"):
-        Path(f"{file}{rest}").unlink(missing_ok=True)
     run.say(
         Measurement(
             lane=run.lane, server="bare", row=loop, round=round_, rate=told["rate"],
@@ -330,7 +347,7 @@ def measure_latency(run: Run, server: Hupan, round_: int) -> None:
         if not peak:
             continue
         numbers = _zipf(server.people, round_)
-        server.freshen(sorted({*numbers, *(number ^ 2 for number in numbers)}))
+        server.freshen(callers(row, numbers))
         made = run.measure(
             server, f"{row}@70%", round_, server.ask(row, numbers),
             connections=READERS, seconds=run.options.seconds, rate=0.7 * peak[0],
@@ -346,7 +363,7 @@ def measure_storm(run: Run, server: Hupan) -> None:
     server.freshen(sorted(set(numbers)))
     run.measure(server, "info", -1, requests, connections=READERS, seconds=1)
     run.say(run.measure(server, "calm", 0, requests, connections=READERS, seconds=min(seconds, 10)))
-    before = server.cpu(), server.database_cpu()
+    before = run.accounts(server)
     storm = run.begin(
         server, logins, connections=STORM_CONNECTIONS, seconds=seconds, rate=STORM_RATE,
         refusals=True,
@@ -362,39 +379,34 @@ def measure_storm(run: Run, server: Hupan) -> None:
 
 
 def measure_start(run: Run, round_: int) -> None:
-    """From the start of the process to the first good answer, on a server of its own."""
-    server = Hupan("hupan-start", run.folder, run.server_cores, people=run.options.people)
+    """From the start of the process to the first good answer."""
+    if run.spare is None:
+        return
     try:
-        server.prepare()
-        server.start()
-        run.say(Measurement(run.lane, "hupan-sqlite", "start", round_, server.start_seconds))
+        run.spare.start()
+        run.say(Measurement(run.lane, "hupan-sqlite", "start", round_, run.spare.start_seconds))
     finally:
-        server.close()
+        run.spare.stop()
 
 
 def measure_memory(run: Run) -> None:
     """What it holds when nothing has happened, and with many tokens kept."""
-    server = Hupan("hupan-memory", run.folder, run.server_cores, people=run.options.people)
+    if run.spare is None:
+        return
     try:
-        server.prepare()
-        server.start()
+        run.spare.start()
         time.sleep(2)
-        run.say(Measurement(run.lane, "hupan-sqlite", "memory-idle", 0, server.memory()))
-        count = min(KEPT_TOKENS, server.people * data.SESSIONS_EACH)
-        numbers = range(count)
-        server.freshen(numbers)
+        run.say(Measurement(run.lane, "hupan-sqlite", "memory-idle", 0, run.spare.memory()))
+        numbers = range(min(KEPT_TOKENS, run.spare.people * data.SESSIONS_EACH))
+        run.spare.freshen(numbers)
+        requests = run.spare.ask("info", numbers)
         made = run.measure(
-            server, "memory", 0, server.ask("info", numbers),
-            connections=READERS, seconds=120, once=True,
-        )  # fmt: skip
-        run.say(
-            Measurement(
-                run.lane, "hupan-sqlite", "memory-kept", 0, server.memory(),
-                requests=made.requests, faults=made.faults, example=made.example,
-            )
-        )  # fmt: skip
+            run.spare, "memory", 0, requests, connections=READERS, seconds=240, once=True
+        )
+        now = run.spare.memory()
+        run.say(replace(made, server="hupan-sqlite", row="memory-kept", rate=now, cpu=0, p50=0))
     finally:
-        server.close()
+        run.spare.stop()
 
 
 # ---------------------------------------------------------------- lanes
@@ -449,8 +461,14 @@ def lane(run: Run, name: str, postgres: data.Postgres | None) -> Iterator[None]:
         run.servers = {key: begin(makers[key](key)) for key in wanted}
         if model is not None:
             model.stop()
+        if "hupan-sqlite" in wanted and name == "pinned":
+            run.spare = Hupan("hupan-spare", folder, mine, people=people)
+            stack.callback(run.spare.close)
+            run.spare.prepare()
+        # What was copied is on the disk before the first commit is measured.
+        os.sync()
         yield
-    run.servers = {}
+    run.servers, run.spare = {}, None
 
 
 def one_round(run: Run, round_: int) -> None:
@@ -458,6 +476,8 @@ def one_round(run: Run, round_: int) -> None:
     ours = [server for server in run.servers.values() if isinstance(server, Hupan)]
     others = [server for server in run.servers.values() if not isinstance(server, Hupan)]
     rows = [row for row in CASES if row in run.options.only]
+    if run.lane == "unpinned":
+        rows = [row for row in rows if row in UNPINNED_ROWS]
     rivals_done: set[str] = set()
     bare = "bare" in run.options.servers
     for row in rows:
@@ -530,7 +550,7 @@ def options() -> argparse.Namespace:
     add("--results", type=Path, default=RESULTS, help="Folder of the results.")
     chosen = parser.parse_args()
     quick = chosen.quick
-    chosen.seconds = chosen.seconds or (0.7 if quick else 4.0)
+    chosen.seconds = chosen.seconds or (0.7 if quick else 3.0)
     chosen.rounds = chosen.rounds or (1 if quick else 3)
     chosen.people = chosen.people or (20_000 if quick else 1_000_000)
     chosen.storm_seconds = chosen.storm_seconds or (3.0 if quick else 60.0)
@@ -578,7 +598,7 @@ def main() -> int:
             postgres = stack.enter_context(data.postgres())
         for name in chosen.lanes:
             with lane(run, name, postgres):
-                for round_ in range(chosen.rounds if name == "pinned" else -(-chosen.rounds // 2)):
+                for round_ in range(chosen.rounds if name == "pinned" else -(-chosen.rounds // 3)):
                     one_round(run, round_)
                 after_rounds(run)
     surroundings["seconds"] = round(time.monotonic() - begun)

@@ -27,6 +27,8 @@ class Measurement:
     p99: float = 0.0
     #: The part of a core that the generator needed; near 1 it was the one that was measured.
     generator: float = 0.0
+    #: So many cores somebody else kept busy meanwhile.
+    others: float = 0.0
     requests: int = 0
     refused: int = 0
     faults: int = 0
@@ -53,7 +55,8 @@ def joined(parts: Sequence[Measurement]) -> Measurement:
         rate=total / sum(part.requests / part.rate for part in parts if part.rate),
         cpu=mean(lambda part: part.cpu), database_cpu=mean(lambda part: part.database_cpu),
         p50=mean(lambda part: part.p50), p99=max(part.p99 for part in parts),
-        generator=mean(lambda part: part.generator), requests=total,
+        generator=mean(lambda part: part.generator), others=mean(lambda part: part.others),
+        requests=total,
         faults=sum(part.faults for part in parts),
         example=next((part.example for part in parts if part.example), ""),
     )  # fmt: skip
@@ -68,6 +71,7 @@ def line(made: Measurement) -> str:
         text += f" + {made.database_cpu:.1f} µs"
     if made.p50:
         text += f"  p50 {made.p50:8.0f}  p99 {made.p99:8.0f} µs  generator {made.generator:.0%}"
+        text += f"  others {made.others:.1f}"
     if made.refused:
         text += f"  refused {made.refused}"
     if made.faults:
@@ -261,13 +265,13 @@ def tell(found: Sequence[Measurement], about: dict[str, object]) -> str:
             rows.append([
                 f"{server} {row}", _number(middle("rate"), 2 if row == "start" else 0),
                 _number(middle("cpu")), _number(middle("database_cpu")),
-                _percent(middle("busy")),
+                _percent(middle("busy")), _number(middle("others")),
                 _number(middle("p50"), 0), _number(middle("p99"), 0), _number(of_ceiling, 3),
                 str(sum(made.refused for made in findings.of(server, row, lane).values()) or ""),
                 str(sum(made.faults for made in findings.of(server, row, lane).values())),
             ])  # fmt: skip
-        head = ["", "requests/s", "CPU µs", "database µs", "busy", "p50 µs", "p99 µs", "÷ ceiling",
-                "refused", "faults"]  # fmt: skip
+        head = ["", "requests/s", "CPU µs", "database µs", "busy", "others", "p50 µs", "p99 µs",
+                "÷ ceiling", "refused", "faults"]  # fmt: skip
         lines += _table(head, rows)
     lines += ["", "## Targets", ""]
     told = targets(findings, int(str(about["cores"])), interface)
