@@ -292,7 +292,7 @@ def tell(found: Sequence[Measurement], about: dict[str, object]) -> str:
 
 
 def chart(found: Sequence[Measurement]) -> str:
-    """Requests a second as bars, on a scale of tens, readable on light and on dark paper."""
+    """Requests a second as bars, readable on light and on dark paper."""
     findings = Findings(found)
     lanes = list(dict.fromkeys(made.lane for made in found))
     lane = "pinned" if "pinned" in lanes else (lanes or [""])[0]
