@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test tools check nightly lock docs clean
+.PHONY: help setup dev test tools check nightly bench lock docs clean
 
 help: ## List these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -44,6 +44,20 @@ test: check tools ## Check, then run the tests on SQLite and on PostgreSQL
 nightly: setup ## The long campaigns (noise, postings, state machine)
 	$(BIN)/python -m pytest -m nightly --timeout=7200
 
+# The others are installed apart from us. The generator is C, and its compiler comes from Debian.
+$(VENV)-bench/.made: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench: setup $(VENV)-bench/.made ## Measure beside a ceiling and two others (BENCH=--quick for a look)
+	@command -v cc >/dev/null || command -v gcc >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	            gcc libc6-dev >/dev/null; } \
+	  || { echo "a C compiler is missing and cannot be installed here: gcc libc6-dev"; exit 1; }
+	PYTHONPATH=src $(BIN)/python -m benchmarks $(BENCH)
+
 docs: setup ## Write the derived pages, proto/hupan.proto and the OpenAPI document anew
 	$(BIN)/hupan protocol --write .
 	$(BIN)/python -m tests.test_docs
@@ -53,4 +67,4 @@ lock: ## Resolve the newest versions into the lock (needs uv)
 	  --prerelease if-necessary-or-explicit --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade -o $(LOCK)
 
 clean: ## Remove what setup and the tests made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench benchmarks/.data .mypy_cache .ruff_cache .pytest_cache .hypothesis

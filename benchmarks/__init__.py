@@ -1,0 +1,1 @@
+"""The benchmark: `make bench`. It is not part of the wheel."""
