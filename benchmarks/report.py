@@ -122,6 +122,8 @@ class Findings:
 # ---------------------------------------------------------------- the targets
 
 OURS = "hupan-sqlite"
+#: So many cores may others keep busy without anybody being told.
+QUIET = 0.2
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,13 @@ def tell(found: Sequence[Measurement], about: dict[str, object]) -> str:
     findings = Findings(found)
     interface = str(about["interface"])
     lines = ["", "# Benchmark", "", ", ".join(f"{key} {value}" for key, value in about.items())]
+    busy = [made.others for made in found if made.p50]
+    if busy and median(busy) > QUIET:
+        lines += [
+            "",
+            f"Others kept {median(busy):.1f} cores busy meanwhile: requests/s and latencies say"
+            " little, CPU µs and the ratios by CPU say more.",
+        ]
     for lane in dict.fromkeys(made.lane for made in found):
         lines += ["", f"## {lane}", ""]
         pairs = dict.fromkeys((made.row, made.server) for made in found if made.lane == lane)

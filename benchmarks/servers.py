@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import inspect
 import json
@@ -43,6 +44,8 @@ __all__ = [
 
 ROOT = Path(__file__).parent.parent
 RIVALS = ROOT / ".venv-bench" / "bin"
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 TICK = os.sysconf("SC_CLK_TCK")
 JSON = {"Content-Type": "application/json"}
 
@@ -144,7 +147,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, self.cores),
+                preexec_fn=self._settle,
             )
         while not self._answers():
             if self.process.poll() is not None or time.perf_counter() - begun > 60:
@@ -152,6 +155,11 @@ class Server:
                 raise RuntimeError(f"{self.name} did not start:\n{tail}")
             time.sleep(0.002)
         self.start_seconds = time.perf_counter() - begun
+
+    def _settle(self) -> None:
+        """In the new process: keep to the cores, and do not outlive a benchmark that was killed."""
+        os.sched_setaffinity(0, self.cores)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def _answers(self) -> bool:
         connection = http_client(self.port, timeout=5)
