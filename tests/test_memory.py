@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -478,6 +479,17 @@ def test_pages_and_json_readers_are_not_given_what_is_kept_for_others(wire: Wire
     assert ("access-control-allow-origin", "*") in exchange.headers
 
 
+def test_what_was_asked_is_a_short_name_or_none(wire: Wire) -> None:
+    """Unknown fields make endless ways to ask the same, of which none is kept."""
+    scene = lived_in(wire.house)
+    memory = wire.face.door.memory
+    assert memory is not None
+    for number in range(50):
+        filler = b"\x7a\x40" + bytes([65 + number % 26]) * 64
+        wire.ask(wire.face, GET_USER, scene.token, person(scene.friend) + filler)
+    assert len(memory.answers[GET_USER]) <= 1
+
+
 # ---------------------------------------------------------------- writers that share a commit
 
 
@@ -621,3 +633,83 @@ def test_letters_wake_the_post_after_the_commit(
         if database.is_sqlite:
             assert rung == []
     assert rung == [1]
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_what_sqlite_rolled_back_by_itself_is_nobodys_success(house: House) -> None:
+    """A failing disk undoes the whole group, also where only a reader met it."""
+    database = house.world.database
+    assert isinstance(database, SqlDatabase)
+    who = [house.person(number) for number in (1, 2, 3)]
+
+    def group() -> None:
+        with database.together():
+            with house.rules() as ctx:
+                profile.rename(ctx, who[0], "前")
+            with house.rules() as ctx:
+                # What SQLite does on an error of the disk.
+                ctx.tx.driver.execute("ROLLBACK")
+            with suppress(Busy), house.rules() as ctx:
+                profile.rename(ctx, who[2], "后")
+
+    with pytest.raises(Busy):
+        group()
+    assert names_of(house) == ["人1", "人2", "人3"]
+    with house.rules() as ctx:
+        profile.rename(ctx, who[0], "好了")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_whoever_waited_too_long_for_the_writer_is_sent_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that holds the database does not make the queue longer and longer."""
+    monkeypatch.setattr("hupan.server.door.PATIENCE", 0.2)
+    monkeypatch.setattr("hupan.server.door.MOST_TOGETHER", 1)
+    monkeypatch.setattr(outside, "PATIENCE", 0.2)
+    database = house.world.database
+    assert isinstance(database, SqlDatabase)
+    assert database.turn is not None
+    lanes = house.hosts.lanes
+
+    async def many() -> list[Any]:
+        works = [lanes.write(lambda: rename_one(house)) for _ in range(12)]
+        return await asyncio.gather(*works, return_exceptions=True)
+
+    who = house.person(1)
+
+    def rename_one(house: House) -> None:
+        with house.rules() as ctx:
+            profile.rename(ctx, who, "等")
+
+    started = time.monotonic()
+    with database.turn:
+        told = asyncio.run(many())
+    assert all(isinstance(one, Busy) for one in told)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_connection_lost_in_a_transaction_is_busy_and_no_bug(house: House) -> None:
+    who = house.person(1)
+    kill = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    def lose(write: Callable[[Context], Any]) -> None:
+        with house.rules() as ctx:
+            ctx.tx.begin()
+            with house.rules() as other:
+                other.tx.begin()
+                other.tx.connection.execute(text(kill))
+            write(ctx)
+
+    for write in (
+        lambda ctx: profile.rename(ctx, who, "断"),
+        lambda ctx: ctx.tx.run(account.update().values(name="断")),
+    ):
+        with pytest.raises(Busy):
+            lose(write)
+        with house.rules() as ctx:
+            profile.rename(ctx, who, "又好了")

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,7 @@ from hupan.migrations import HEAD, upgrade
 from hupan.server.run import check_ports, run
 from hupan.settings import SettingsError, load
 from tests.conftest import KINDS
-from tests.house import House, free_ports, make_house
+from tests.house import HandClock, House, free_ports, make_house
 
 HUPAN = str(Path(sys.executable).parent / "hupan")
 PATIENCE = 30.0
@@ -506,3 +506,87 @@ def test_several_workers_share_the_ports_and_are_replaced(
         assert code == 0
         assert not any(Path(f"/proc/{one}").exists() for one in first | second)
         assert "Traceback" not in server.log
+
+
+# ---------------------------------------------------------------- what a body and a log may be
+
+
+def spoken(server: Server, said: bytes, *, leave: bool = False) -> bytes:
+    """What is answered to bytes that are sent as they are; or we leave in the middle of them."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(said)
+        if leave:
+            line.shutdown(socket.SHUT_WR)
+        heard = b""
+        with suppress(OSError):
+            while part := line.recv(65_536):
+                heard += part
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("header", "sent", "whole"),
+    [
+        ("transfer-encoding: chunked", b"5\r\n\x1a\x03abc\r\n0\r\n\r\n", True),
+        ("transfer-encoding: chunked", b"5\r\n\x1a\x03abc\r\nZZ\r\n", False),
+        ("transfer-encoding: chunked", b"5\r\n\x1a\x03abc\r\n", False),
+        ("content-length: 5", b"\x1a\x03abc", True),
+        ("content-length: 100", b"\x1a\x03abc", False),
+        ("content-length: 100000", b"\x1a\x03abc", False),
+    ],
+)
+def test_a_body_that_is_not_whole_does_nothing(
+    tmp_path: Path, sqlite_template: Path, header: str, sent: bytes, whole: bool
+) -> None:
+    """What was cut off, by the network or by its sender, is no request."""
+    shutil.copyfile(sqlite_template, tmp_path / "hupan.db")
+    url = f"sqlite:///{tmp_path / 'hupan.db'}"
+    house = make_house(url, tmp_path, clock=HandClock(int(time.time())))
+    token = house.token(house.person(1))
+    with serving(url, tmp_path) as server:
+        head = (
+            "POST /v1/user/edit-nickname HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            f"token: {token}\r\n{header}\r\n\r\n"
+        )
+        spoken(server, head.encode() + sent, leave=not whole)
+        assert house.client(token).info().name == ("abc" if whole else "人1")
+        odd = b"GET /healthz?x=\xe4\xb8\xad HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        assert spoken(server, odd).startswith(b"HTTP/1.1 200")
+    house.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_log_without_room_changes_no_answer(tmp_path: Path, sqlite_template: Path) -> None:
+    """R12: what has happened is told as it happened, also where its line finds no room."""
+    shutil.copyfile(sqlite_template, tmp_path / "hupan.db")
+    url = f"sqlite:///{tmp_path / 'hupan.db'}"
+    house = make_house(url, tmp_path, clock=HandClock(int(time.time())))
+    token = house.token(house.person(1))
+    api, web = free_ports(2)
+    environment = {
+        **os.environ, "HUPAN_DATABASE_URL": url, "HUPAN_DATA_DIR": str(tmp_path),
+        "HUPAN_PORT": str(api), "HUPAN_WEB_PORT": str(web),
+    }  # fmt: skip
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from hupan.cli import main; main()", "serve"],
+            env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=full,
+        )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{api}"
+
+        def renamed() -> Any:
+            with suppress(httpx2.TransportError):
+                return httpx2.post(
+                    address + "/v1/user/edit-nickname", content=b"\x1a\x03abc",
+                    headers={"token": token},
+                )  # fmt: skip
+            return None
+
+        assert until(renamed).status_code == 200
+        assert httpx2.get(address + "/nope").status_code == 404
+    finally:
+        process.terminate()
+        process.wait(20)
+    house.close()

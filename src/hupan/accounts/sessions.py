@@ -245,5 +245,8 @@ def end_all(ctx: Context, account_id: int) -> None:
 
 def sweep(ctx: Context) -> None:
     """Drop sessions that are over: idle or old."""
-    ctx.tx.run(delete(session).where(not_(devices.live(ctx))))
+    over = select(session.c.id).where(not_(devices.live(ctx)))
+    # Whoever is ending some of them has locked them in another order, and needs no help.
+    theirs = over.with_for_update(skip_locked=True)
+    ctx.tx.run(delete(session).where(session.c.id.in_(theirs)))
     devices.settle(ctx)

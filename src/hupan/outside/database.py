@@ -43,7 +43,7 @@ from hupan.accounts.context import Found
 from hupan.accounts.refusals import Busy
 from hupan.accounts.tables import changed
 
-__all__ = ["SqlDatabase", "SqlTransaction", "Watch", "Writes"]
+__all__ = ["EVERYBODY", "PATIENCE", "SqlDatabase", "SqlTransaction", "Watch", "Writes"]
 
 Tx = TypeVar("Tx", bound="SqlTransaction")
 
@@ -121,8 +121,6 @@ class SqlDatabase:
                 yield
             finally:
                 self._here.group = None
-            if group.broken:
-                raise Busy(retry_after=1)
 
     def reader(self) -> SqlTransaction:
         """What only reads, on a connection of its own; for the event loop, on SQLite."""
@@ -277,6 +275,8 @@ class SqlTransaction:
         lost = dialect.is_disconnect(error, self.connection.connection, None)
         if lost:
             self.connection.invalidate(error)
+            # So are, most likely, all others that wait in the pool.
+            self.database.engine.dispose()
         return DBAPIError.instance(
             sql, None, error, self.database.driver_error,
             hide_parameters=True, connection_invalidated=lost, dialect=dialect,
@@ -378,12 +378,17 @@ class SqlTransaction:
     def rollback(self) -> None:
         if self.begun:
             try:
-                self.connection.exec_driver_sql("ROLLBACK")
+                # What is gone, or was rolled back by SQLite itself, cannot be rolled back.
+                if not (self.connection.invalidated or self.lost()):
+                    self.connection.exec_driver_sql("ROLLBACK")
             except DBAPIError:
-                # The connection is gone, and the transaction with it.
                 self.connection.invalidate()
             finally:
                 self._done()
+
+    def lost(self) -> bool:
+        """Whether SQLite has rolled back by itself, as it does on a full or a failing disk."""
+        return self.begun and self.database.is_sqlite and not self.driver.in_transaction
 
     def _done(self) -> None:
         self.begun = False
@@ -397,14 +402,23 @@ class _Group(SqlTransaction):
     broken = False
 
     def begin(self) -> None:
-        if self.broken:
-            raise Busy(retry_after=1)
+        self._check()
         try:
             super().begin()
         except BaseException:
             # The others of the group are not to wait as long, one after the other.
             self.broken = True
             raise
+
+    def commit(self) -> None:
+        self._check()
+        super().commit()
+
+    def _check(self) -> None:
+        if self.broken or self.lost():
+            # Of all of them nothing is left, and nothing more may begin.
+            self.broken = True
+            raise Busy(retry_after=1)
 
 
 class _Member(SqlTransaction):
@@ -531,33 +545,33 @@ class PostgresWatch(Watch):
     instant = False
     _SQL = (
         "SELECT pg_current_snapshot()::text, changed.xid, changed.account_id"
-        " FROM (SELECT 1) AS one LEFT JOIN changed ON changed.xid >= %s"
+        " FROM (SELECT 1) AS one LEFT JOIN changed"
+        " ON changed.xid >= %s OR changed.xid = ANY(%s)"
     )
 
     def __init__(self, database: SqlDatabase) -> None:
         self.database = database
         self.connection: Connection | None = None
-        self.oldest, self.next, self.under_way = 0, 0, frozenset[int]()
+        self.next, self.under_way = 0, frozenset[int]()
 
     def news(self) -> Sequence[int]:
-        new = []
+        new: list[int] = []
         try:
             if self.connection is None:
                 # Another server may stand there now, whose transactions count from elsewhere.
                 self.connection = self.database.keep()
-                self.oldest, new = 2**62, [EVERYBODY]
+                self.next, self.under_way, new = 2**62, frozenset(), [EVERYBODY]
             driver: Any = self.connection.connection.driver_connection
-            rows = driver.execute(self._SQL, (self.oldest,)).fetchall()
+            asked = (self.next, list(self.under_way))
+            rows = driver.execute(self._SQL, asked).fetchall()
         except (self.database.driver_error, DBAPIError, PoolTimeout) as error:
             if self.connection is not None:
                 self.database.give_up(self.connection)
                 self.connection = None
             raise Busy(retry_after=1) from error
-        for _, xid, account_id in rows:
-            if xid is not None and (xid >= self.next or xid in self.under_way):
-                new.append(account_id)
-        oldest, following, under_way = rows[0][0].split(":")
-        self.oldest, self.next = int(oldest), int(following)
+        new += [account_id for _, xid, account_id in rows if xid is not None]
+        _, following, under_way = rows[0][0].split(":")
+        self.next = int(following)
         self.under_way = frozenset(int(xid) for xid in under_way.split(",") if xid)
         return new
 

@@ -182,7 +182,9 @@ async def _refuse(
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body)
     await writer.drain()
     if writer.can_write_eof():
-        writer.write_eof()
+        # Some clients have left by now, which the system tells in more than one way.
+        with contextlib.suppress(OSError):
+            writer.write_eof()
     # Closing while there is something unread would take the answer back.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER):

@@ -301,7 +301,7 @@ class Summary:
                 "  connections came, but no request: the command may not trust the certificate"
                 " (`hupan intercept hosts` tells where it is)"
             )
-        elif not self.requests:
+        elif not self.requests and not proxy.refused:
             lines.append(
                 "  nothing came: the command may take no notice of the proxy variables"
                 " (`hupan intercept hosts` tells other ways)"

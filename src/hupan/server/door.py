@@ -27,7 +27,7 @@ from hupan.accounts import sessions
 from hupan.accounts.context import Actor, Context, Source, World
 from hupan.accounts.operation import operation, reading
 from hupan.accounts.refusals import BadParameters, Busy, NotLoggedIn, Refusal
-from hupan.outside.database import SqlDatabase, Writes
+from hupan.outside.database import PATIENCE, SqlDatabase, Writes
 from hupan.protocol.row import Auth, Host, Row
 from hupan.protocol.wire import (
     LARGEST_BODY,
@@ -43,7 +43,7 @@ from hupan.protocol.wire import (
 from hupan.server.answers import Answer, Lane, all_answers
 from hupan.server.memory import Memory
 
-__all__ = ["Ask", "Door", "Lanes", "Reply", "broken", "not_found", "typed"]
+__all__ = ["Ask", "Door", "Lanes", "Reply", "broken", "failed", "not_found", "typed"]
 
 log = structlog.get_logger("hupan.door")
 
@@ -55,6 +55,10 @@ LONGEST_QUEUE = 2.0
 WORTH_GZIP = 1024
 #: An answer that would be compressed is not kept.
 LARGEST_KEPT = WORTH_GZIP - 64
+#: Longer than any id with its tag.
+LARGEST_NAME = 32
+#: So much of a chain of proxies is read, from its end.
+LONGEST_CHAIN = 1024
 #: Longer than any token, and short enough to compare.
 LONGEST_TOKEN = 64
 #: So many writers share a commit at the most, so that those of other processes come to their turn.
@@ -99,7 +103,7 @@ class Lanes:
         self.rules = ThreadPoolExecutor(threads, thread_name_prefix="rules")
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.watch = ThreadPoolExecutor(1, thread_name_prefix="watch")
-        self.queue: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self.queue: deque[tuple[float, Callable[[], Any], asyncio.Future[Any]]] = deque()
         self.writing = False
         cores = max(1, len(os.sched_getaffinity(0)) // workers)
         # A hash is patient, and the answers to everybody else are not.
@@ -121,7 +125,7 @@ class Lanes:
         if not self.database.is_sqlite:
             return await self.read(work)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.queue.append((work, future))
+        self.queue.append((time.perf_counter(), work, future))
         if not self.writing:
             self._write_together()
         return await future
@@ -129,25 +133,39 @@ class Lanes:
     def _write_together(self) -> None:
         """Let the writer take what has queued up, and go on with what queues up meanwhile."""
         loop = asyncio.get_running_loop()
-        batch = [self.queue.popleft() for _ in range(min(len(self.queue), MOST_TOGETHER))]
+        batch: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        late = time.perf_counter() - PATIENCE
+        while self.queue and len(batch) < MOST_TOGETHER:
+            queued, work, future = self.queue.popleft()
+            if future.done():
+                continue
+            if queued < late:
+                # Somebody else holds the database; waiting on would only make the queue longer.
+                future.set_exception(Busy(retry_after=1))
+            else:
+                batch.append((work, future))
         self.writing = bool(batch)
         if not batch:
             return
 
         def answered(results: list[tuple[bool, Any]]) -> None:
-            # The next ones are begun first, because the writer has nothing to do.
-            self._write_together()
-            for (_, future), (done, result) in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result) if done else future.set_exception(result)
+            try:
+                # The next ones are begun first, because the writer has nothing to do.
+                self._write_together()
+            finally:
+                for (_, future), (done, result) in zip(batch, results, strict=True):
+                    if not future.done():
+                        future.set_result(result) if done else future.set_exception(result)
 
         def run() -> None:
             try:
                 with self.database.together():
                     results = [_attempt(work) for work, _ in batch]
-            except Exception as error:
+            except BaseException as error:
                 # Nobody of them was told anything, and nothing of them was kept.
-                results = [(False, error)] * len(batch)
+                if not isinstance(error, Busy):
+                    log.exception("bug", calls=len(batch))
+                results = [(False, Busy(retry_after=1))] * len(batch)
             loop.call_soon_threadsafe(answered, results)
 
         self.writer.submit(run)
@@ -289,7 +307,10 @@ class Door:
     ) -> Callable[[int], None] | None:
         """What keeps an answer that was just made."""
         memory, caller, token = self.memory, ctx.caller, ask.headers.get("token", "")
-        if memory is None or caller is None or not token or len(data) > LARGEST_KEPT:
+        if memory is None or caller is None or not token:
+            return None
+        # What was asked is a name here, and must not be of any length that somebody likes.
+        if len(data) > LARGEST_KEPT or len(ask.body) > LARGEST_NAME:
             return None
 
         def keep(stamp: int) -> None:
@@ -345,9 +366,7 @@ class Door:
             # A bug is never a refusal: it is loud in the log and plain to the client.
             log.exception("bug", number=number, path=ask.path)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
-            text = "Internal error" if self.language == "en" else "服务器内部错误"
-            body = encode_refusal(format, number, 500, text)
-            return Served(Reply(500, typed(format), body), 500, who)
+            return Served(failed(format, number, self.language), 500, who)
         return Served(Reply(200, typed(format), body), 1, who, keep)
 
     def _read(self, row: Row[..., Any, Any], ask: Ask) -> Any:
@@ -420,7 +439,8 @@ class Door:
         return Reply(reply.status, headers, body)
 
     def _source(self, ask: Ask) -> Source:
-        return _source(ask.peer, ask.headers.get("x-forwarded-for", ""), self.trusted)
+        forwarded = ask.headers.get("x-forwarded-for", "") if self.trusted else ""
+        return _source(ask.peer, forwarded[-LONGEST_CHAIN:], self.trusted)
 
 
 @lru_cache(4096)
@@ -449,6 +469,12 @@ def not_found(language: str, status: int = 404) -> Reply:
     """What is said of a path that nobody here answers."""
     text = "No such endpoint" if language == "en" else "接口不存在"
     return Reply(status, typed(Format.JSON), encode_refusal(Format.JSON, 0, status, text))
+
+
+def failed(format: Format, number: int, language: str) -> Reply:
+    """What is said when we made a mistake."""
+    text = "Internal error" if language == "en" else "服务器内部错误"
+    return Reply(500, typed(format), encode_refusal(format, number, 500, text))
 
 
 def broken(language: str) -> Reply:

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
+import structlog
 from granian.rsgi import Scope
 
 from hupan.protocol.wire import LARGEST_BODY, Format
 from hupan.server.app import App
 from hupan.server.body import LARGEST_READ
-from hupan.server.door import Ask, Reply, broken, typed
+from hupan.server.door import Ask, Reply, broken, failed, typed
 
 __all__ = ["Face"]
+
+log = structlog.get_logger("hupan.face")
 
 PROTOBUF = typed(Format.PROTOBUF)
 
@@ -42,6 +45,14 @@ class Face:
         self.door = app.door
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        try:
+            await self._answer(scope, exchange)
+        except Exception:
+            # granian would answer as well, but nobody would hear of it.
+            log.exception("bug", path=scope.path[:200])
+            self._send(failed(Format.JSON, 0, self.door.language), exchange)
+
+    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
         path, method, headers, door = scope.path, scope.method, scope.headers, self.door
         try:
             body = b"" if method == "GET" else await self._read(headers, exchange)
@@ -82,17 +93,21 @@ class Face:
             length = headers.get("content-length", "")
             if length.isdigit() and len(length) < 9 and int(length) <= LARGEST_BODY:
                 return await exchange()
-            body, size = b"", 0
+            body, size, ends = b"", 0, 0
             async for part in exchange:
                 size += len(part)
+                # granian tells the end by one part without bytes, and a broken body by two.
+                ends += not part
                 if len(body) <= LARGEST_BODY:
                     body += part
                 if size > LARGEST_READ:
-                    break
-            return body
+                    return body
         except RuntimeError as error:
             # granian's own errors of a lost connection are of this kind.
             raise Gone from error
+        if ends > 1 or (length.isdigit() and size < int(length)):
+            raise Gone
+        return body
 
     def _send(self, reply: Reply, exchange: Exchange) -> None:
         if reply.body:
@@ -119,7 +134,7 @@ class Face:
             "scheme": scope.scheme,
             "path": scope.path,
             "raw_path": scope.path.encode(),
-            "query_string": scope.query_string.encode("latin-1"),
+            "query_string": scope.query_string.encode(),
             "root_path": "",
             "headers": [
                 (name.encode("latin-1"), text.encode("latin-1"))

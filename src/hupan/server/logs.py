@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -30,7 +31,7 @@ def configure(settings: Settings) -> None:
         # than many a call that the line tells of.
         structlog.configure(
             processors=[*shared, structlog.processors.JSONRenderer(serializer=_to_bytes)],
-            logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+            logger_factory=lambda *_: _Patient(sys.stderr.buffer),
             wrapper_class=wrapper,
             cache_logger_on_first_use=True,
         )
@@ -58,6 +59,16 @@ def configure(settings: Settings) -> None:
     root.setLevel(level)
     # Its messages at this level are about itself, not about what it does.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class _Patient(structlog.BytesLogger):
+    """Writes lines. What happened has happened, even where its line finds no room."""
+
+    def msg(self, message: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = fatal = exception = msg
 
 
 def _to_bytes(line: Any, **_: Any) -> bytes:

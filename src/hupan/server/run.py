@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import structlog
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -30,6 +31,8 @@ from hupan.server.health import problems
 from hupan.settings import Settings, SettingsError
 
 __all__ = ["MARK", "check_ports", "run", "serve"]
+
+log = structlog.get_logger("hupan.run")
 
 #: A file in the data folder of a sandbox, which no production server opens.
 MARK = "SANDBOX"
@@ -163,14 +166,20 @@ async def _listening(settings: Settings) -> None:
 
 async def _sweep(world: World) -> None:
     def once() -> None:
-        with contextlib.suppress(Refusal), operation(world, Actor("sweeper")) as ctx:
-            captchas.sweep(ctx)
-            limits.sweep(ctx)
-            sessions.sweep(ctx)
-            outbox.sweep(ctx)
-            codes.sweep(ctx)
-            links.sweep(ctx)
-            ctx.tx.trim_changes()
+        try:
+            with operation(world, Actor("sweeper")) as ctx:
+                captchas.sweep(ctx)
+                limits.sweep(ctx)
+                sessions.sweep(ctx)
+                outbox.sweep(ctx)
+                codes.sweep(ctx)
+                links.sweep(ctx)
+                ctx.tx.trim_changes()
+        except Refusal:
+            # The database is busy; the next time will do.
+            pass
+        except Exception:
+            log.exception("bug", task="sweep")
 
     while True:
         await asyncio.sleep(SWEEP)
