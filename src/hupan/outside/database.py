@@ -86,6 +86,8 @@ class SqlDatabase:
         self.turn = threading.Lock() if self.is_sqlite else None
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._compiled: dict[Executable, _Compiled] = {}
+        #: Told of each compiled statement and how many rows it changed; SQLAlchemy tells of others.
+        self.overhears: Callable[[str, int], None] | None = None
         self._here = threading.local()
         self._kept: list[Connection] = []
         self._reader: _Reader | None = None
@@ -265,6 +267,8 @@ class SqlTransaction:
         try:
             cursor = self.driver.execute(made.sql, made.values(values))
             rows = [made.row(row) for row in cursor.fetchall()] if made.returns else []
+            if self.database.overhears is not None:
+                self.database.overhears(made.sql, cursor.rowcount)
             return rows, cursor.rowcount
         except self.database.driver_error as error:
             raise self._wrapped(made.sql, error) from error

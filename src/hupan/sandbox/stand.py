@@ -82,6 +82,10 @@ _VERB = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM)\s+\"?(\w+)", re.IGNOREC
 
 
 def _note_write(_connection: Any, cursor: Any, statement: str, *_more: Any) -> None:
+    _note_count(statement, cursor.rowcount)
+
+
+def _note_count(statement: str, changed: int) -> None:
     writes = _writes.get()
     if writes is None:
         return
@@ -94,7 +98,7 @@ def _note_write(_connection: Any, cursor: Any, statement: str, *_more: Any) -> N
     match = _VERB.match(statement)
     # A driver that does not count says -1 or, where rows come back, nothing yet: one at least.
     returning = match is not None and "RETURNING" in statement
-    count = max(cursor.rowcount, 0) or int(returning)
+    count = max(changed, 0) or int(returning)
     if match and count:
         what = f"{match[1].split()[0].lower()} {match[2]}"
         writes.begun[what] = writes.begun.get(what, 0) + count
@@ -223,6 +227,7 @@ class Stand:
         self.database = self.world.database
         event.listen(self.database.engine, "connect", _hurry)
         event.listen(self.database.engine, "after_cursor_execute", _note_write)
+        self.database.overhears = _note_count
         with operation(self.world, Actor("sandbox")) as ctx:
             self._seeded = people.seed(ctx, seed)
         if starts:
@@ -237,7 +242,7 @@ class Stand:
 
     def open(self, routes: list[BaseRoute]) -> None:
         """Make the two hosts; `routes` are those of `/__dev`."""
-        self.hosts = build_hosts(self.world, face=self._face, more_routes=routes, remembers=False)
+        self.hosts = build_hosts(self.world, face=self._face, more_routes=routes, hurries=False)
         self.hosts.lanes.rules = _Lane(self._gate, self.settings.threads)
         self.hosts.lanes.hashes = _Lane(self._gate, 2)
         self._number_anew()

@@ -139,16 +139,17 @@ def build_hosts(
     *,
     face: Callable[[Door, Starlette], App] = App,
     more_routes: list[BaseRoute] | None = None,
-    remembers: bool = True,
+    hurries: bool = True,
 ) -> Hosts:
     """Make both hosts of one world. The sandbox brings a face and, for the API host, routes.
 
-    Where time is moved and databases are changed for others, nothing is to be remembered.
+    A server hurries: it keeps answers, and lets writers share commits. A stand-in, which moves the
+    time and looks at every call by itself, does not.
     """
     database = world.database
     assert isinstance(database, SqlDatabase)
-    lanes = Lanes(database, world.settings.threads, world.settings.workers)
-    memory = Memory(database.watch(), world.clock, lanes.watch) if remembers else None
+    lanes = Lanes(database, world.settings.threads, world.settings.workers, shares=hurries)
+    memory = Memory(database.watch(), world.clock, lanes.watch) if hurries else None
 
     async def unknown(_: Request, error: Exception) -> Response:
         reply = not_found(world.settings.language, getattr(error, "status_code", 404))

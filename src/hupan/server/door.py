@@ -98,8 +98,11 @@ class Lanes:
     between connections by itself; there, writers are like readers.
     """
 
-    def __init__(self, database: SqlDatabase, threads: int, workers: int = 1) -> None:
+    def __init__(
+        self, database: SqlDatabase, threads: int, workers: int = 1, *, shares: bool = True
+    ) -> None:
         self.database = database
+        self.shares = shares and database.is_sqlite
         self.rules = ThreadPoolExecutor(threads, thread_name_prefix="rules")
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.watch = ThreadPoolExecutor(1, thread_name_prefix="watch")
@@ -122,7 +125,7 @@ class Lanes:
         Raises:
             Busy: the commit that it shared with others failed, and nothing of it was kept.
         """
-        if not self.database.is_sqlite:
+        if not self.shares:
             return await self.read(work)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.queue.append((time.perf_counter(), work, future))

@@ -139,11 +139,13 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
 
 
 def _listener(app: App, settings: Settings, port: int) -> Server:
+    # What keeps answers gives them by granian's own interface. A stand-in is asked for everything.
+    hurries = app.door.memory is not None
     return Server(
-        Face(app),
+        Face(app) if hurries else app,
         address=settings.host,
         port=port,
-        interface=Interfaces.RSGI,
+        interface=Interfaces.RSGI if hurries else Interfaces.ASGINL,
         websockets=False,
         log_enabled=False,
         backlog=1024,
