@@ -114,7 +114,6 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
     begun = asyncio.create_task(_listening(settings))
     await asyncio.wait([begun, *ended], return_when=asyncio.FIRST_COMPLETED)
     # What was loaded stays; the collector need not look at it again and again.
-    gc.collect()
     gc.freeze()
     if ready is not None and begun.done():
         ready()
