@@ -222,7 +222,7 @@ def coin(*, who: str, amount: str, reason: str, key: str | None, as_json: bool) 
         )
         told = {
             "posting": posting,
-            "coins": f"{Decimal(one.balance) / 100:.2f}",
+            "coins": f"{Decimal(coins.balance(ctx, one.id)) / 100:.2f}",
         }
     say(told, as_json=as_json)
 
