@@ -819,9 +819,7 @@ def test_pages_need_their_anchor(house: House, monkeypatch: pytest.MonkeyPatch) 
     page = coins.page
 
     def unanchored(ctx: Context, who: Any, number: int, size: int) -> Any:
-        from dataclasses import replace
-
-        return page(ctx, replace(who, coin_anchor=0), number, size)
+        return page(ctx, who._replace(coin_anchor=0), number, size)
 
     monkeypatch.setattr(coins, "page", unanchored)
     who = house.person(1)

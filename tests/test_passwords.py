@@ -377,7 +377,7 @@ def test_a_full_queue_refuses(
     """P2: a full queue, and one that took too long, is a polite refusal with `Retry-After`."""
     # So many hashes of 50 ms have their turn within the two seconds.
     assert door.LONGEST_QUEUE == 2
-    assert door.Lanes(1).most_waiting == CORES * 40
+    assert build().hosts.lanes.most_waiting == CORES * 40
     check_full(build, hashing, monkeypatch)
 
 
@@ -872,8 +872,8 @@ def _verify_under_lock(patch: pytest.MonkeyPatch) -> None:
 def _many_lanes(patch: pytest.MonkeyPatch) -> None:
     real = door.Lanes.__init__
 
-    def init(self: door.Lanes, *given: int) -> None:
-        real(self, *given)
+    def init(self: door.Lanes, *given: Any, **more: Any) -> None:
+        real(self, *given, **more)
         self.hashes.shutdown()
         self.hashes = ThreadPoolExecutor(64)
 
