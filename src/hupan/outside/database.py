@@ -17,7 +17,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -487,7 +487,7 @@ class _Reader(SqlTransaction):
 EVERYBODY = 0
 
 
-class Watch:
+class Watch(Protocol):
     """Tells which accounts changed since it was last asked, whoever changed them and where.
 
     The database's own triggers write the log that it reads. What it was asked before an answer
@@ -495,7 +495,7 @@ class Watch:
     """
 
     #: Whether asking costs a few microseconds, rather than a journey to another machine.
-    instant: bool
+    instant: ClassVar[bool]
 
     def news(self) -> Sequence[int]:
         """The accounts that changed; `EVERYBODY` stands for all of them.
@@ -503,17 +503,17 @@ class Watch:
         Raises:
             Busy: the database could not be asked; nothing may be trusted.
         """
-        raise NotImplementedError
+        ...
 
 
-class SqliteWatch(Watch):
+class SqliteWatch:
     """Asks the log only when somebody has committed, which SQLite tells without reading a page.
 
     `PRAGMA data_version` moves with every commit of another connection, in this process or any
     other. It stands still inside an open transaction, so that this connection never has one.
     """
 
-    instant = True
+    instant: ClassVar[bool] = True
 
     def __init__(self, database: SqlDatabase) -> None:
         driver: Any = database.keep().connection.driver_connection
@@ -539,14 +539,14 @@ class SqliteWatch(Watch):
         return [row[1] for row in rows]
 
 
-class PostgresWatch(Watch):
+class PostgresWatch:
     """Asks for what was committed between two snapshots.
 
     Ids are handed out before the commit, so that they do not tell what was there at the last
     question; the transactions that were under way then do.
     """
 
-    instant = False
+    instant: ClassVar[bool] = False
     _SQL = (
         "SELECT pg_current_snapshot()::text, changed.xid, changed.account_id"
         " FROM (SELECT 1) AS one LEFT JOIN changed"
