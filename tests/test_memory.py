@@ -21,7 +21,7 @@ from hupan.accounts.operation import operation
 from hupan.accounts.refusals import Busy
 from hupan.accounts.tables import account
 from hupan.outside import database as outside
-from hupan.outside.database import EVERYBODY, SqlDatabase, SqlTransaction
+from hupan.outside.database import EVERYBODY, SqlDatabase
 from hupan.protocol import Host
 from hupan.server import memory as memory_room
 from hupan.server.app import App
@@ -90,7 +90,7 @@ class Wire:
     def quiet(self, token: str, about: int) -> bool:
         """Whether both are answered without a statement."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SqlTransaction, "_run_compiled", unwanted)
+            patch.setattr(SqlDatabase, "compiled", unwanted)
             try:
                 self.ask(self.face, INFO, token)
                 self.ask(self.face, GET_USER, token, person(about))
@@ -310,9 +310,9 @@ def test_an_answer_stamped_when_it_is_kept_outlives_a_change(
     """The same on the mutant: the stamp is taken, and the news are read, after the making."""
     keep = Memory.keep
 
-    def hasty(memory: Memory, *given: Any, **more: Any) -> None:
+    def hasty(memory: Memory, *given: Any) -> None:
         memory._learn(memory.watch.news())
-        keep(memory, *given, **{**more, "stamp": memory.news})
+        keep(memory, *given[:-1], memory.news)
 
     monkeypatch.setattr(Memory, "keep", hasty)
     with pytest.raises(AssertionError, match="no longer so"):

@@ -20,6 +20,8 @@ from hupan.settings import Settings
 
 __all__ = [
     "FOREVER",
+    "NOBODY",
+    "NOWHERE",
     "Actor",
     "Caller",
     "Clock",
@@ -126,21 +128,15 @@ class Database(Protocol):
         """Commits at the end, or rolls back when something is raised."""
         ...
 
-    def reader(self) -> Transaction:
-        """What only reads, a moment for each statement; it raises where a rule would write."""
-        ...
 
-
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a call came from, as far as limits care. Empty for the command line."""
 
     address: str = ""
     network: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(NamedTuple):
     """Who acts, for the audit: a user, an operator, or nobody known yet."""
 
     kind: str
@@ -148,6 +144,10 @@ class Actor:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+NOWHERE = Source()
+NOBODY = Actor("nobody")
 
 
 class Caller(NamedTuple):
@@ -218,7 +218,9 @@ class World:
 class Context:
     """One call: a transaction, a moment, who acts, and what to do after the commit."""
 
-    def __init__(self, world: World, tx: Transaction, actor: Actor, source: Source) -> None:
+    def __init__(
+        self, world: World, tx: Transaction, actor: Actor = NOBODY, source: Source = NOWHERE
+    ) -> None:
         self.world = world
         self.settings = world.settings
         self.tx = tx
@@ -235,7 +237,8 @@ class Context:
         """Whether a moment is still to come. If so, what is said may change by itself then."""
         if moment <= self.now:
             return False
-        self.holds_until = min(self.holds_until, moment)
+        if moment < self.holds_until:
+            self.holds_until = moment
         return True
 
     def note(self, action: str, account_id: int = 0, **detail: object) -> None:

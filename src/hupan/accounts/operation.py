@@ -10,29 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hupan.accounts import audit
-from hupan.accounts.context import Actor, Context, Source, World
+from hupan.accounts.context import NOBODY, NOWHERE, Actor, Context, Source, World
 
-__all__ = ["aside", "operation", "reading"]
+__all__ = ["aside", "operation"]
 
 
 @contextmanager
 def operation(
     world: World,
-    actor: Actor | None = None,
-    source: Source | None = None,
+    actor: Actor = NOBODY,
+    source: Source = NOWHERE,
 ) -> Iterator[Context]:
     """Run rules in one transaction; when something is raised, it is rolled back."""
     with world.database.transaction() as tx:
-        ctx = Context(world, tx, actor or Actor("nobody"), source or Source())
+        ctx = Context(world, tx, actor, source)
         yield ctx
         audit.flush(ctx)
         if ctx.posted:
             tx.after(world.wake)
-
-
-def reading(world: World) -> Context:
-    """Run rules that only read; there is nothing to commit."""
-    return Context(world, world.database.reader(), Actor("nobody"), Source())
 
 
 @contextmanager

@@ -63,11 +63,10 @@ def well_formed(token: str) -> bool:
 
 
 def _checksum(secret: str) -> str:
-    rest, text = zlib.crc32(secret.encode()), ""
-    for _ in range(CHECK // 2):
-        rest, place = divmod(rest, 62 * 62)
-        text += _PAIRS[place]
-    return text
+    whole = zlib.crc32(secret.encode())
+    high, lowest = divmod(whole, 62 * 62)
+    highest, middle = divmod(high, 62 * 62)
+    return _PAIRS[lowest] + _PAIRS[middle] + _PAIRS[highest]
 
 
 def token_hash(token: str) -> bytes:

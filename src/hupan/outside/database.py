@@ -124,11 +124,16 @@ class SqlDatabase:
             finally:
                 self._here.group = None
 
-    def reader(self) -> SqlTransaction:
-        """What only reads, on a connection of its own; for the event loop, on SQLite."""
+    @contextmanager
+    def reading(self) -> Iterator[SqlTransaction]:
+        """What only reads, all of it at one moment; for the event loop, on SQLite."""
         if self._reader is None:
             self._reader = _Reader(self, self.keep())
-        return self._reader
+        self._reader.cursor.execute("BEGIN")
+        try:
+            yield self._reader
+        finally:
+            self._reader.cursor.execute("COMMIT")
 
     @contextmanager
     def _lent(self) -> Iterator[Connection]:
@@ -465,6 +470,10 @@ class _Member(SqlTransaction):
 class _Reader(SqlTransaction):
     """What only reads, and quickly: statements that are compiled already."""
 
+    def __init__(self, database: SqlDatabase, connection: Connection) -> None:
+        super().__init__(database, connection)
+        self.cursor = self.driver.cursor()
+
     def begin(self) -> None:
         raise Writes
 
@@ -477,10 +486,14 @@ class _Reader(SqlTransaction):
     def _run_compiled(
         self, statement: Executable, values: Mapping[str, Any]
     ) -> tuple[list[Any], int]:
+        made = self.database.compiled(statement)
+        if made.writes:
+            raise Writes
         try:
-            return super()._run_compiled(statement, values)
-        except DBAPIError as error:
+            found = self.cursor.execute(made.sql, made.values(values)).fetchall()
+        except sqlite3.Error as error:
             raise Writes from error
+        return [made.row(row) for row in found], 0
 
 
 #: What a watch says when it cannot tell: every account may have changed.

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from hupan.accounts import sessions
-from hupan.accounts.context import Actor, Context, Source, World
-from hupan.accounts.operation import operation, reading
+from hupan.accounts.context import Actor, Context, Source, Transaction, World
+from hupan.accounts.operation import operation
 from hupan.accounts.refusals import BadParameters, Busy, NotLoggedIn, Refusal
 from hupan.outside.database import PATIENCE, SqlDatabase, Writes
 from hupan.protocol.row import Auth, Host, Row
@@ -41,7 +41,7 @@ from hupan.protocol.wire import (
     statuses,
 )
 from hupan.server.answers import Answer, Lane, all_answers
-from hupan.server.memory import Memory
+from hupan.server.memory import Made, Memory
 
 __all__ = ["Ask", "Door", "Lanes", "Reply", "broken", "failed", "not_found", "typed"]
 
@@ -53,8 +53,8 @@ T = TypeVar("T")
 LONGEST_QUEUE = 2.0
 #: Answers from this size on are compressed for clients that asked for it.
 WORTH_GZIP = 1024
-#: An answer that would be compressed is not kept.
-LARGEST_KEPT = WORTH_GZIP - 64
+#: A kept answer goes out as it is; one over this size is rather compressed each time.
+LARGEST_KEPT = 4 * WORTH_GZIP
 #: Longer than any id with its tag.
 LARGEST_NAME = 32
 #: So much of a chain of proxies is read, from its end.
@@ -108,6 +108,7 @@ class Lanes:
         self.watch = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self.queue: deque[tuple[float, Callable[[], Any], asyncio.Future[Any]]] = deque()
         self.writing = False
+        self.soon: list[tuple[Callable[[Transaction], Any], asyncio.Future[Any]]] = []
         cores = max(1, len(os.sched_getaffinity(0)) // workers)
         # A hash is patient, and the answers to everybody else are not.
         self.hashes = ThreadPoolExecutor(cores, thread_name_prefix="hashes", initializer=_be_nice)
@@ -118,6 +119,38 @@ class Lanes:
     async def read(self, work: Callable[[], T]) -> T:
         """Run something beside others."""
         return await asyncio.get_running_loop().run_in_executor(self.rules, work)
+
+    async def read_soon(self, work: Callable[[Transaction], T]) -> T:
+        """Run a few quick reads: on SQLite at the end of this turn of the event loop, together with
+        what else came in it, because a thread would cost as much again.
+
+        Raises:
+            Writes: it has to write, and was to read only.
+        """
+        if not self.database.is_sqlite:
+            return await self.read(partial(self._read_in_transaction, work))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        if not self.soon:
+            loop.call_soon(self._read_together)
+        self.soon.append((work, future))
+        return await future
+
+    def _read_in_transaction(self, work: Callable[[Transaction], T]) -> T:
+        with self.database.transaction() as tx:
+            return work(tx)
+
+    def _read_together(self) -> None:
+        """Read for all at one moment. They are answered together as well: each answer wakes the
+        thread that sends it, and one that is awake sends many.
+        """
+        waiting, self.soon = self.soon, []
+        with self.database.reading() as tx:
+            for work, future in waiting:
+                if future.done():
+                    continue
+                done, result = _attempt(partial(work, tx))
+                future.set_result(result) if done else future.set_exception(result)
 
     async def write(self, work: Callable[[], T]) -> T:
         """Run something after what has queued up before it; it is durable when this returns.
@@ -214,12 +247,11 @@ def _be_nice() -> None:
 
 
 class Served(NamedTuple):
-    """What came of a request: its reply and code, whose it was, and what of it may be kept."""
+    """What came of a request: its reply and code, and whose it was."""
 
     reply: Reply
     code: int
     who: int = 0
-    keep: Callable[[int], None] | None = None
 
 
 class Door:
@@ -230,6 +262,7 @@ class Door:
     ) -> None:
         self.world = world
         self.lanes = lanes
+        self._lanes = {Lane.READ: lanes.read, Lane.WRITE: lanes.write, Lane.HASH: lanes.hash}
         self.memory = memory
         answers = all_answers()
         self.rows: dict[str, tuple[Row[..., Any, Any], Answer]] = {
@@ -248,8 +281,8 @@ class Door:
         self.trusted = tuple(map(ipaddress.ip_network, world.settings.trusted_proxies))
         self.origins = frozenset(world.settings.cors_origins)
 
-    async def handle(self, ask: Ask) -> Reply:
-        """Answer one request."""
+    async def handle(self, ask: Ask, lane: Lane | None = None) -> Reply:
+        """Answer one request, in another lane than its row's where that is known to be better."""
         found = self.rows.get(ask.path)
         if found is None:
             return self._no_row(ask)
@@ -258,13 +291,10 @@ class Door:
         if ask.method not in row.methods:
             return self._other_method(row, ask)
         number, status = next(self.statuses)
-        work = partial(self._serve, row, answer, ask, number, status)
         try:
-            if answer.lane is Lane.READ:
-                served = await self._read_for(ask, work)
-            else:
-                lane = self.lanes.hash if answer.lane is Lane.HASH else self.lanes.write
-                served = await lane(work)
+            served = await self._lanes[lane or answer.lane](
+                partial(self._serve, row, answer, ask, number, status)
+            )
         except Busy as busy:
             served = self._refuse(row, ask, number, busy)
         # A line costs as much as a small read. Those that went well are for whoever looks closely.
@@ -281,88 +311,67 @@ class Door:
 
     # ------------------------------------------------------------ what is kept
 
+    async def fresh(self, path: str, token: str, body: bytes) -> bytes | None:
+        """Make an answer that may be kept, and keep it.
+
+        Returns:
+            The answer without its status; None for whatever goes the longer way, as refusals do.
+
+        Raises:
+            Writes: there is something to be noted first.
+        """
+        memory = self.memory
+        assert memory is not None, "only what has a memory keeps answers"
+        row, answer = self.rows[path]
+        if answer_format(row, body, "") is not Format.PROTOBUF:
+            return None
+        make = partial(self._make, row, answer, token, body)
+        stamp = memory.news
+        try:
+            made = await self.lanes.read_soon(make)
+        except Writes:
+            raise
+        except Exception:
+            # A refusal, or a bug: the longer way tells of both.
+            return None
+        # What was asked is a name here, and must not be of any length that somebody likes.
+        if made is None or len(made.data) > LARGEST_KEPT or len(body) > LARGEST_NAME:
+            return None
+        memory.keep(path, token, body, made, stamp)
+        return made.data
+
+    def _make(
+        self, row: Row[..., Any, Any], answer: Answer, token: str, body: bytes, tx: Transaction
+    ) -> Made | None:
+        ctx = Context(self.world, tx)
+        caller = ctx.caller = sessions.admit(ctx, token)
+        if caller is None:
+            return None
+        assert answer.about is not None, "it may be kept"
+        result = answer.run(ctx, decode_request(row, body, "", get=not body))
+        return Made(caller, ctx.holds_until, answer.about(result), encode_data(row, result))
+
     def tell_kept(self, number: int, path: str) -> None:
         """A line costs as much as a kept answer; it is for whoever looks closely."""
         log.debug("call", number=number, path=path, code=1, kept=True)
 
-    async def _read_for(self, ask: Ask, work: Callable[..., Served]) -> Served:
-        """Answer a row that only reads, on the loop where that costs less than a thread."""
-        memory = self.memory
-        if memory is None or ask.path not in self.kept:
-            return await self.lanes.read(work)
-        if (wait := memory.turn()) is not None:
-            await wait
-        stamp = memory.news
-        if self.lanes.database.is_sqlite:
-            try:
-                served = work(only_reads=True)
-            except Writes:
-                # Now and then a visit is noted.
-                served = await self.lanes.write(work)
-        else:
-            served = await self.lanes.read(work)
-        if served.keep is not None:
-            served.keep(stamp)
-        return served
-
-    def _keeping(
-        self, ask: Ask, ctx: Context, data: bytes, about: int
-    ) -> Callable[[int], None] | None:
-        """What keeps an answer that was just made."""
-        memory, caller, token = self.memory, ctx.caller, ask.headers.get("token", "")
-        if memory is None or caller is None or not token:
-            return None
-        # What was asked is a name here, and must not be of any length that somebody likes.
-        if len(data) > LARGEST_KEPT or len(ask.body) > LARGEST_NAME:
-            return None
-
-        def keep(stamp: int) -> None:
-            memory.keep(
-                ask.path, token, ask.body,
-                by=caller, stamp=stamp, until=ctx.holds_until, about=about, data=data,
-            )  # fmt: skip
-
-        return keep
-
     # ------------------------------------------------------------ in a worker thread
 
     def _serve(
-        self,
-        row: Row[..., Any, Any],
-        answer: Answer,
-        ask: Ask,
-        number: int,
-        status: bytes,
-        *,
-        only_reads: bool = False,
+        self, row: Row[..., Any, Any], answer: Answer, ask: Ask, number: int, status: bytes
     ) -> Served:
-        """Read, admit, answer, commit, write.
-
-        Raises:
-            Writes: it was to read only, and has to write.
-        """
-        who, keep = 0, None
+        """Read, admit, answer, commit, write."""
+        who = 0
         try:
-            if only_reads:
-                ctx = reading(self.world)
+            with operation(self.world, source=self._source(ask)) as ctx:
                 request = self._read(row, ask)
                 who = self._admit(ctx, row, ask)
                 result = answer.run(ctx, request)
-            else:
-                with operation(self.world, source=self._source(ask)) as ctx:
-                    request = self._read(row, ask)
-                    who = self._admit(ctx, row, ask)
-                    result = answer.run(ctx, request)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
             if format is Format.PROTOBUF:
-                data = encode_data(row, result)
-                if answer.about is not None:
-                    keep = self._keeping(ask, ctx, data, answer.about(result))
-                body = status + data
+                body = status + encode_data(row, result)
             else:
                 body = encode_answer(row, format, number, result)
-        except Writes:
-            raise
         except Refusal as refusal:
             return self._refuse(row, ask, number, refusal)._replace(who=who)
         except Exception:
@@ -370,7 +379,7 @@ class Door:
             log.exception("bug", number=number, path=ask.path)
             format = answer_format(row, ask.body, ask.headers.get("accept", ""))
             return Served(failed(format, number, self.language), 500, who)
-        return Served(Reply(200, typed(format), body), 1, who, keep)
+        return Served(Reply(200, typed(format), body), 1, who)
 
     def _read(self, row: Row[..., Any, Any], ask: Ask) -> Any:
         if len(ask.body) > LARGEST_BODY:

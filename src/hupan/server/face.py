@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import structlog
 from granian.rsgi import Scope
 
+from hupan.outside.database import Writes
 from hupan.protocol.wire import LARGEST_BODY, Format
+from hupan.server.answers import Lane
 from hupan.server.app import App
 from hupan.server.body import LARGEST_READ
 from hupan.server.door import Ask, Reply, broken, failed, typed
@@ -45,47 +47,47 @@ class Face:
         self.door = app.door
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
-        try:
-            await self._answer(scope, exchange)
-        except Exception:
-            # granian would answer as well, but nobody would hear of it.
-            log.exception("bug", path=scope.path[:200])
-            self._send(failed(Format.JSON, 0, self.door.language), exchange)
-
-    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
         path, method, headers, door = scope.path, scope.method, scope.headers, self.door
         try:
             body = b"" if method == "GET" else await self._read(headers, exchange)
+            lane, memory = None, door.memory
+            if memory is not None and method in door.kept.get(path, ()):
+                token = headers.get("token")
+                # Whoever may get JSON, or is told whose pages may read it, goes the longer way.
+                if token and not headers.get("origin") and "json" not in headers.get("accept", ""):
+                    if not memory.asked and (wait := memory.turn()) is not None:
+                        await wait
+                    data = memory.recall(path, token, body)
+                    try:
+                        data = data or await door.fresh(path, token, body)
+                    except Writes:
+                        # Now and then a visit is noted.
+                        lane = Lane.WRITE
+                    if data is not None:
+                        number, status = next(door.statuses)
+                        exchange.response_bytes(200, PROTOBUF, status + data)
+                        if door.tells:
+                            door.tell_kept(number, path)
+                        return
+            if self.app.knows(path):
+                ask = Ask(
+                    method,
+                    path,
+                    scope.query_string,
+                    _joined(headers.items()),
+                    body,
+                    scope.client.rpartition(":")[0].strip("[]"),
+                )
+                self._send(await door.handle(ask, lane), exchange)
+            else:
+                await self._page(scope, body, exchange)
         except Gone:
             # Usually nobody reads this any more; a body that is no HTTP has a sender who does.
             self._send(broken(door.language), exchange)
-            return
-        memory = door.memory
-        if memory is not None and method in door.kept.get(path, ()):
-            token = headers.get("token")
-            # Whoever may get JSON, or is told whose pages may read it, goes the longer way.
-            if token and not headers.get("origin") and "json" not in headers.get("accept", ""):
-                if not memory.asked and (wait := memory.turn()) is not None:
-                    await wait
-                data = memory.recall(path, token, body)
-                if data is not None:
-                    number, status = next(door.statuses)
-                    exchange.response_bytes(200, PROTOBUF, status + data)
-                    if door.tells:
-                        door.tell_kept(number, path)
-                    return
-        if not self.app.knows(path):
-            await self._page(scope, body, exchange)
-            return
-        ask = Ask(
-            method=method,
-            path=path,
-            query=scope.query_string,
-            headers=_joined(headers.items()),
-            body=body,
-            peer=scope.client.rpartition(":")[0].strip("[]"),
-        )
-        self._send(await door.handle(ask), exchange)
+        except Exception:
+            # granian would answer as well, but nobody would hear of it.
+            log.exception("bug", path=path[:200])
+            self._send(failed(Format.JSON, 0, door.language), exchange)
 
     async def _read(self, headers: Any, exchange: Exchange) -> bytes:
         """Read a body: one that is too large for a while, of which only the beginning is kept."""

@@ -16,13 +16,13 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from hupan.accounts.context import Caller, Clock
 from hupan.accounts.refusals import Busy
 from hupan.outside.database import EVERYBODY, Watch
 
-__all__ = ["Memory", "Name"]
+__all__ = ["Made", "Memory", "Name"]
 
 #: Under what an answer is kept: what was asked, and who asked, where that makes a difference.
 Name: TypeAlias = int | bytes | tuple[bytes, int]
@@ -37,6 +37,15 @@ MOST_CHANGED = 50_000
 Known: TypeAlias = tuple[int, int, int, bool]
 #: An answer without its status: until when it holds, the stamp, the account that it is about.
 Kept: TypeAlias = tuple[int, int, int, bytes]
+
+
+class Made(NamedTuple):
+    """An answer that was just made: for whom, until when it holds, about whom it is."""
+
+    by: Caller
+    until: int
+    about: int
+    data: bytes
 
 
 class Memory:
@@ -136,11 +145,9 @@ class Memory:
             return None
         return data
 
-    def keep(
-        self, path: str, token: str, asked: bytes, *, by: Caller, stamp: int, until: int,
-        about: int, data: bytes,
-    ) -> None:  # fmt: skip
+    def keep(self, path: str, token: str, asked: bytes, made: Made, stamp: int) -> None:
         """Keep an answer whose making began at this stamp."""
+        by, until, about, data = made
         answers = self.answers[path]
         self.tokens[token] = (until, stamp, by.account_id, by.has_remarks)
         # What was asked tells one answer from another; so does who asked, where that matters.
