@@ -12,11 +12,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
 
 from hupan.accounts import chains
-from hupan.accounts.context import Caller, Context, Found
+from hupan.accounts.context import Caller, Context, Found, Insert
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import (
     AlreadyReversed,
@@ -172,12 +174,16 @@ def _digest(*parts: object) -> bytes:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).digest()
 
 
+@cache
+def _claiming(insert: Insert) -> Any:
+    values: dict[str, Any] = {name: bindparam(name) for name in ("key", "digest", "created_at")}
+    statement = insert(posting).values(values)
+    return statement.on_conflict_do_nothing(index_elements=["key"]).returning(posting.c.id)
+
+
 def _claim(ctx: Context, key: str, digest: bytes) -> tuple[_Posting, bool]:
     """Take the key; of many at once, one is first and the others see its posting."""
-    insert = ctx.tx.insert(posting).values(key=key, digest=digest, created_at=ctx.now)
-    new_id = ctx.tx.value(
-        insert.on_conflict_do_nothing(index_elements=["key"]).returning(posting.c.id)
-    )
+    new_id = ctx.tx.value(_claiming(ctx.tx.insert), key=key, digest=digest, created_at=ctx.now)
     if new_id is not None:
         return _Posting(int(new_id), key, digest, None), True
     known = ctx.tx.one(_BY_KEY, key=key)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Table, and_, delete, or_, select, true
+from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, or_, select, true
 
 from hupan.accounts import locks
 from hupan.accounts.context import Caller, Context
@@ -82,14 +82,14 @@ def short_name(text: str) -> str:
     return text[: LONGEST - 64] + hashlib.sha256(text.encode()).hexdigest()
 
 
+_KNOWN = select(known_device.c.device_id).where(
+    known_device.c.account_id == bindparam("which"), known_device.c.device_id == bindparam("device")
+)
+
+
 def budget(ctx: Context, account_id: int, device_id: str) -> str:
     """The device's own budget of tries where the account knows it, else everybody's."""
-    known = ctx.tx.value(
-        select(known_device.c.device_id).where(
-            known_device.c.account_id == account_id, known_device.c.device_id == device_id
-        )
-    )
-    return str(known or "")
+    return str(ctx.tx.value(_KNOWN, which=account_id, device=device_id) or "")
 
 
 def known(ctx: Context, account_id: int) -> list[str]:

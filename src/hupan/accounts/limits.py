@@ -7,9 +7,13 @@ does not give anything back.
 
 from __future__ import annotations
 
-from sqlalchemy import case, delete, or_, select, update
+import sys
+from functools import cache
+from typing import Any
 
-from hupan.accounts.context import Context
+from sqlalchemy import bindparam, case, delete, or_, select, update
+
+from hupan.accounts.context import Context, Insert
 from hupan.accounts.operation import aside
 from hupan.accounts.refusals import Locked, Refusal, TooManyTries
 from hupan.accounts.tables import failure, rate
@@ -23,6 +27,28 @@ LONGEST_WAIT = 3600
 OFF = 100
 
 
+@cache
+def _taking(insert: Insert) -> Any:
+    """One atomic step: a closed window begins anew, a full one gives no row back."""
+    over = rate.c.opened_at <= bindparam("closed")
+    return (
+        insert(rate)
+        .values(key=bindparam("key"), opened_at=bindparam("now"), taken=1)
+        .on_conflict_do_update(
+            index_elements=[rate.c.key],
+            set_={
+                "taken": case((over, 1), else_=rate.c.taken + 1),
+                "opened_at": case((over, bindparam("now")), else_=rate.c.opened_at),
+            },
+            where=or_(over, rate.c.taken < bindparam("most")),
+        )
+        .returning(rate.c.taken)
+    )
+
+
+_OPENED = select(rate.c.opened_at).where(rate.c.key == bindparam("key"))
+
+
 def take(ctx: Context, key: str, most: int, seconds: int, refusal: type[Refusal]) -> int:
     """Take one of `most` in a window of `seconds`, or refuse. Call it inside `aside`.
 
@@ -31,22 +57,16 @@ def take(ctx: Context, key: str, most: int, seconds: int, refusal: type[Refusal]
     Returns:
         How many were taken in this window, this one included.
     """
-    over = rate.c.opened_at <= ctx.now - seconds
-    insert = ctx.tx.insert(rate).values(key=key, opened_at=ctx.now, taken=1)
     taken = ctx.tx.value(
-        insert.on_conflict_do_update(
-            index_elements=[rate.c.key],
-            set_={
-                "taken": case((over, 1), else_=rate.c.taken + 1),
-                "opened_at": case((over, ctx.now), else_=rate.c.opened_at),
-            },
-            where=or_(over, rate.c.taken < most),
-        ).returning(rate.c.taken)
+        _taking(ctx.tx.insert), key=key, now=ctx.now, closed=ctx.now - seconds, most=most
     )
     if taken is None:
-        opened = ctx.tx.value(select(rate.c.opened_at).where(rate.c.key == key))
+        opened = ctx.tx.value(_OPENED, key=key)
         raise refusal(retry_after=max(1, opened + seconds - ctx.now))
     return int(taken)
+
+
+_FAILURES = select(failure.c.failures, failure.c.until).where(failure.c.key == bindparam("key"))
 
 
 def check_failures(ctx: Context, key: str) -> None:
@@ -56,7 +76,7 @@ def check_failures(ctx: Context, key: str) -> None:
         TooManyTries: wait a while.
         Locked: there were so many that waiting does not help.
     """
-    row = ctx.tx.one(select(failure.c.failures, failure.c.until).where(failure.c.key == key))
+    row = ctx.tx.one(_FAILURES, key=key)
     if row is None:
         return
     if row.failures >= OFF:
@@ -67,8 +87,26 @@ def check_failures(ctx: Context, key: str) -> None:
 
 def locked(ctx: Context, key: str) -> bool:
     """Whether so many failures were counted that the key is off."""
-    count = ctx.tx.value(select(failure.c.failures).where(failure.c.key == key))
+    count = ctx.tx.value(_FAILURES, key=key)
     return count is not None and count >= OFF
+
+
+@cache
+def _failing(insert: Insert) -> Any:
+    """One more failure, unless the back-off runs."""
+    return (
+        insert(failure)
+        .values(key=bindparam("key"), failures=1, until=0)
+        .on_conflict_do_update(
+            index_elements=[failure.c.key],
+            set_={"failures": failure.c.failures + 1},
+            where=(failure.c.until <= bindparam("now")) & (failure.c.failures < OFF),
+        )
+        .returning(failure.c.failures)
+    )
+
+
+_WAIT = update(failure).where(failure.c.key == bindparam("which")).values(until=bindparam("until"))
 
 
 def count_failure(ctx: Context, key: str, free: int) -> None:
@@ -79,26 +117,25 @@ def count_failure(ctx: Context, key: str, free: int) -> None:
             This one learns no more than if it had come after them.
     """
     with aside(ctx):
-        insert = ctx.tx.insert(failure).values(key=key, failures=1, until=0)
-        count = ctx.tx.value(
-            insert.on_conflict_do_update(
-                index_elements=[failure.c.key],
-                set_={"failures": failure.c.failures + 1},
-                where=(failure.c.until <= ctx.now) & (failure.c.failures < OFF),
-            ).returning(failure.c.failures)
-        )
+        count = ctx.tx.value(_failing(ctx.tx.insert), key=key, now=ctx.now)
         if count is not None and count >= free:
             wait = min(FIRST_WAIT << min(count - free, 30), LONGEST_WAIT)
-            ctx.tx.run(update(failure).where(failure.c.key == key).values(until=ctx.now + wait))
+            ctx.tx.run(_WAIT, which=key, until=ctx.now + wait)
     if count is None:
         check_failures(ctx, key)
 
 
+# Keys are compared byte by byte, so that those with one beginning are neighbours in the index.
+_BEGIN_SO = failure.c.key.between(bindparam("first"), bindparam("last"))
+_ANY = select(failure.c.key).where(_BEGIN_SO).limit(1)
+_FORGET = delete(failure).where(_BEGIN_SO)
+
+
 def forget(ctx: Context, prefix: str) -> None:
     """Forget the failures of all keys that begin so, in the transaction of a success."""
-    begins = failure.c.key.startswith(prefix, autoescape=True)
-    if ctx.tx.value(select(failure.c.key).where(begins).limit(1)) is not None:
-        ctx.tx.run(delete(failure).where(begins))
+    bounds = {"first": prefix, "last": prefix + chr(sys.maxunicode)}
+    if ctx.tx.value(_ANY, **bounds) is not None:
+        ctx.tx.run(_FORGET, **bounds)
 
 
 def sweep(ctx: Context) -> None:

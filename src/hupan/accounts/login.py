@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 
 from hupan.accounts import codes, contact, devices, invites, limits, passwords, people, sessions
 from hupan.accounts.context import Context
@@ -42,6 +42,13 @@ def by_code(
     return sessions.open_session(ctx, who.id, device_id, platform, by="code")
 
 
+_STILL_SO = (
+    update(account)
+    .where(account.c.id == bindparam("which"), account.c.password_version == bindparam("version"))
+    .values(password_hash=bindparam("hash"))
+)
+
+
 def by_password(ctx: Context, email: str, password: str, device_id: str, platform: str) -> str:
     """Log in with a password. Returns the token.
 
@@ -61,11 +68,8 @@ def by_password(ctx: Context, email: str, password: str, device_id: str, platfor
     people.refuse_banned(ctx, who)
     newer = passwords.renewed(ctx, who.password_hash, password)
     # The password that was verified must still be the password: a reset may have come between.
-    if not ctx.tx.run(
-        update(account)
-        .where(account.c.id == who.id, account.c.password_version == who.password_version)
-        .values(password_hash=newer or who.password_hash)
-    ):
+    hashed = newer or who.password_hash
+    if not ctx.tx.run(_STILL_SO, which=who.id, version=who.password_version, hash=hashed):
         raise WrongPassword()
     # So may many wrong guesses, of which this one is not to be told apart.
     limits.check_failures(ctx, failures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, bindparam, delete, or_, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 
 from hupan.accounts import chains, links, locks, outbox, sessions
 from hupan.accounts.context import FOREVER, Context
@@ -42,28 +42,27 @@ CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 CODE_LENGTH = 8
 
 
-def _find(ctx: Context, *where: ColumnElement[bool]) -> Account | None:
-    row = ctx.tx.one(ACCOUNTS.where(*where))
-    return None if row is None else Account(*row)
-
-
 _BY_ID = ACCOUNTS.where(account.c.id == bindparam("which"))
+_BY_PHONE = ACCOUNTS.where(account.c.phone == bindparam("phone"))
+_BY_EMAIL = ACCOUNTS.where(account.c.email == bindparam("email"))
 
 
 def by_id(ctx: Context, account_id: int) -> Account | None:
     """The account of this id, unless it was deleted."""
     row = ctx.tx.one(_BY_ID, which=account_id)
-    return None if row is None else Account(*row)
+    return None if row is None else Account._make(row)
 
 
 def by_phone(ctx: Context, phone: str) -> Account | None:
     """The account that holds this (normalised) number."""
-    return _find(ctx, account.c.phone == phone)
+    row = ctx.tx.one(_BY_PHONE, phone=phone)
+    return None if row is None else Account._make(row)
 
 
 def by_email(ctx: Context, email: str) -> Account | None:
     """The account that holds this (normalised) address."""
-    return _find(ctx, account.c.email == email)
+    row = ctx.tx.one(_BY_EMAIL, email=email)
+    return None if row is None else Account._make(row)
 
 
 def by_text(ctx: Context, text: str) -> Account | None:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, case, delete, exists, not_, select, update
+from sqlalchemy import (
+    Integer,
+    bindparam,
+    case,
+    delete,
+    exists,
+    not_,
+    select,
+    update,
+)
 
 from hupan.accounts import devices
-from hupan.accounts.context import Caller, Context
+from hupan.accounts.context import Caller, Context, Insert
 from hupan.accounts.operation import aside
 from hupan.accounts.record import COLUMNS, Account
 from hupan.accounts.refusals import UnknownUser
@@ -77,6 +88,43 @@ def token_hash(token: str) -> bytes:
 # ---------------------------------------------------------------- coming in
 
 
+_COME = (
+    update(account)
+    .where(
+        account.c.id == bindparam("which"),
+        account.c.banned_until <= bindparam("now"),
+        account.c.deleted_at == 0,
+    )
+    .values(
+        last_login_at=case(
+            (account.c.last_login_at > bindparam("now"), account.c.last_login_at),
+            else_=bindparam("now"),
+        ),
+        last_seen_at=bindparam("now"),
+    )
+    .returning(account.c.last_login_at)
+)
+_OPEN = session.insert().values(
+    account_id=bindparam("account_id"),
+    token_hash=bindparam("token_hash"),
+    device_id=bindparam("device_id"),
+    platform=bindparam("platform"),
+    created_at=bindparam("now"),
+    seen_at=bindparam("now"),
+)
+_THEIRS = session.c.account_id == bindparam("which")
+_LEAVE = delete(session).where(
+    _THEIRS,
+    session.c.id.not_in(
+        select(session.c.id)
+        .where(_THEIRS)
+        .order_by(session.c.seen_at.desc(), session.c.id.desc())
+        .limit(bindparam("most", type_=Integer))
+        .scalar_subquery()
+    ),
+)
+
+
 def open_session(
     ctx: Context, account_id: int, device_id: str, platform: str, *, by: str, token: str = ""
 ) -> str:
@@ -85,44 +133,20 @@ def open_session(
     # Writing the account first makes parallel logins of one account wait for each other.
     # Its last login never goes back either: a call that began earlier may come to its turn later,
     # and the order of sessions is the order of those turns.
-    now = ctx.tx.value(
-        update(account)
-        .where(
-            account.c.id == account_id,
-            account.c.banned_until <= ctx.now,
-            account.c.deleted_at == 0,
-        )
-        .values(
-            last_login_at=case(
-                (account.c.last_login_at > ctx.now, account.c.last_login_at), else_=ctx.now
-            ),
-            last_seen_at=ctx.now,
-        )
-        .returning(account.c.last_login_at)
-    )
+    now = ctx.tx.value(_COME, which=account_id, now=ctx.now)
     if now is None:
         # Banned or deleted since it was looked at.
         raise UnknownUser()
     token = token or new_token(ctx)
     ctx.tx.run(
-        session.insert().values(
-            account_id=account_id,
-            token_hash=token_hash(token),
-            device_id=device_id,
-            platform=clean(platform)[:LONGEST_PLATFORM],
-            created_at=now,
-            seen_at=now,
-        )
+        _OPEN,
+        account_id=account_id,
+        token_hash=token_hash(token),
+        device_id=device_id,
+        platform=clean(platform)[:LONGEST_PLATFORM],
+        now=now,
     )
-    mine = select(session.c.id).where(session.c.account_id == account_id)
-    staying = mine.order_by(session.c.seen_at.desc(), session.c.id.desc())
-    left = ctx.tx.run(
-        delete(session).where(
-            session.c.account_id == account_id,
-            session.c.id.not_in(staying.limit(ctx.settings.max_sessions).scalar_subquery()),
-        )
-    )
-    if left:
+    if ctx.tx.run(_LEAVE, which=account_id, most=ctx.settings.max_sessions):
         devices.settle(ctx, account_id)
     if device_id:
         _remember_device(ctx, account_id, device_id)
@@ -131,26 +155,37 @@ def open_session(
     return token
 
 
-def _remember_device(ctx: Context, account_id: int, device_id: str) -> None:
-    insert = ctx.tx.insert(known_device).values(
-        account_id=account_id, device_id=device_id, first_at=ctx.now, last_at=ctx.now
+@cache
+def _remembering(insert: Insert) -> Any:
+    columns: dict[str, Any] = {
+        "account_id": bindparam("account_id"),
+        "device_id": bindparam("device_id"),
+    }
+    return (
+        insert(known_device)
+        .values(**columns, first_at=bindparam("now"), last_at=bindparam("now"))
+        .on_conflict_do_update(index_elements=[*columns], set_={"last_at": bindparam("now")})
     )
-    ctx.tx.run(
-        insert.on_conflict_do_update(
-            index_elements=[known_device.c.account_id, known_device.c.device_id],
-            set_={"last_at": ctx.now},
-        )
-    )
-    mine = known_device.c.account_id == account_id
-    oldest_kept = (
+
+
+_KNOWN = known_device.c.account_id == bindparam("which")
+_TOO_MANY = delete(known_device).where(
+    _KNOWN,
+    known_device.c.last_at
+    <= (
         select(known_device.c.last_at)
-        .where(mine)
+        .where(_KNOWN)
         .order_by(known_device.c.last_at.desc())
         .offset(KNOWN_DEVICES)
         .limit(1)
         .scalar_subquery()
-    )
-    ctx.tx.run(delete(known_device).where(mine, known_device.c.last_at <= oldest_kept))
+    ),
+)
+
+
+def _remember_device(ctx: Context, account_id: int, device_id: str) -> None:
+    ctx.tx.run(_remembering(ctx.tx.insert), account_id=account_id, device_id=device_id, now=ctx.now)
+    ctx.tx.run(_TOO_MANY, which=account_id)
 
 
 # ---------------------------------------------------------------- being in

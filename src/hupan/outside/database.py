@@ -17,6 +17,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy import (
@@ -85,6 +86,11 @@ class SqlDatabase:
         # polling the file; other processes are waited for by the driver.
         self.turn = threading.Lock() if self.is_sqlite else None
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        dialect = self.engine.dialect.name
+        #: An INSERT with the dialect's own ON CONFLICT, which SQLAlchemy's common one has not.
+        self.insert: Callable[[Table], Insert] = import_module(
+            f"sqlalchemy.dialects.{dialect}"
+        ).insert
         self._compiled: dict[Executable, _Compiled] = {}
         #: Told of each compiled statement and how many rows it changed; SQLAlchemy tells of others.
         self.overhears: Callable[[str, int], None] | None = None
@@ -296,14 +302,9 @@ class SqlTransaction:
             self.begin()
         return self.connection.execute(statement)
 
-    def insert(self, table: Table) -> Insert:
-        if self.database.is_sqlite:
-            from sqlalchemy.dialects import sqlite
-
-            return sqlite.insert(table)
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
+    @property
+    def insert(self) -> Callable[[Table], Insert]:
+        return self.database.insert
 
     def begin(self) -> None:
         if self.begun:

@@ -163,7 +163,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "failure",
-        sa.Column("key", sa.String(length=700), nullable=False),
+        sa.Column(
+            "key",
+            sa.String(length=700).with_variant(sa.String(length=700, collation="C"), "postgresql"),
+            nullable=False,
+        ),
         sa.Column("failures", sa.BigInteger(), nullable=False),
         sa.Column("until", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_failure")),
