@@ -203,7 +203,7 @@ def failures_counted_blindly() -> None:
     from hupan.accounts import limits
 
     slow_comparing()
-    edit(limits, "count_failure", ("                where=...OFF),\n", ""))
+    edit(limits, "_failing", ("            where=...OFF),\n", ""))
 
 
 @mutant
@@ -252,10 +252,14 @@ def slow_comparing() -> None:
 @mutant
 def password_compared_once() -> None:
     """T5: nobody asks whether the compared password still is the password."""
+    from sqlalchemy import bindparam, update
+
     from hupan.accounts import login
+    from hupan.accounts.tables import account
 
     slow_comparing()
-    edit(login, "by_password", ("account.c.id == who.id,...)", "account.c.id == who.id)"))
+    mine = update(account).where(account.c.id == bindparam("which"))
+    replace(login, "_STILL_SO", mine.values(password_hash=bindparam("hash")))
 
 
 @mutant
@@ -311,7 +315,7 @@ def room_made_before_the_login() -> None:
     from hupan.accounts.tables import session
 
     by_password = login.by_password
-    edit(sessions, "open_session", ("staying.limit(ctx.settings.max_sessions)", "staying"))
+    edit(sessions, "open_session", ("most=ctx.settings.max_sessions", "most=10**6"))
 
     def make_room(ctx: Context, email: str, password: str, device_id: str, platform: str) -> str:
         who = people.by_email(ctx, email)
@@ -338,9 +342,14 @@ def room_made_before_the_login() -> None:
 @mutant
 def banned_person_let_in() -> None:
     """T5: a session is opened without asking again whether its owner was banned meanwhile."""
-    from hupan.accounts import sessions
+    from sqlalchemy import bindparam, update
 
-    edit(sessions, "open_session", ("            account.c.banned_until <= ctx.now,\n", ""))
+    from hupan.accounts import sessions
+    from hupan.accounts.tables import account
+
+    mine = update(account).where(account.c.id == bindparam("which"), account.c.deleted_at == 0)
+    come = mine.values(last_seen_at=bindparam("now"), last_login_at=bindparam("now"))
+    replace(sessions, "_COME", come.returning(account.c.last_login_at))
 
 
 @mutant
