@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self
 
 from sqlalchemy import (
     Connection,
@@ -45,8 +45,6 @@ from hupan.accounts.refusals import Busy
 from hupan.accounts.tables import changed
 
 __all__ = ["EVERYBODY", "PATIENCE", "SqlDatabase", "SqlTransaction", "Watch", "Writes"]
-
-Tx = TypeVar("Tx", bound="SqlTransaction")
 
 #: The log of changes is begun anew when it is longer.
 MOST_CHANGES = 100_000
@@ -98,16 +96,10 @@ class SqlDatabase:
         self._kept: list[Connection] = []
         self._reader: _Reader | None = None
 
-    @contextmanager
-    def transaction(self) -> Iterator[SqlTransaction]:
+    def transaction(self) -> SqlTransaction:
         """One connection for one call; commits at the end, or rolls back."""
         group: _Group | None = getattr(self._here, "group", None)
-        if group is not None:
-            with _excused(), _ended(_Member(group)) as member:
-                yield member
-            return
-        with self._lent() as connection, _ended(SqlTransaction(self, connection)) as tx:
-            yield tx
+        return SqlTransaction(self, self._lend()) if group is None else _Member(group)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -123,7 +115,7 @@ class SqlDatabase:
         if not self.is_sqlite:
             yield
             return
-        with self._lent() as connection, _ended(_Group(self, connection)) as group:
+        with _Group(self, self._lend()) as group:
             self._here.group = group
             try:
                 yield
@@ -141,10 +133,13 @@ class SqlDatabase:
         finally:
             self._reader.cursor.execute("COMMIT")
 
-    @contextmanager
-    def _lent(self) -> Iterator[Connection]:
-        with _excused(), self.engine.connect() as connection:
-            yield connection
+    def _lend(self) -> Connection:
+        try:
+            return self.engine.connect()
+        except (PoolTimeout, DBAPIError) as error:
+            if _is_excused(error):
+                raise Busy(retry_after=1) from error
+            raise
 
     def watch(self) -> Watch:
         """What tells which accounts have changed; for one thread at a time."""
@@ -208,26 +203,11 @@ class Writes(Exception):
     """A call on a reader has to write, or to do what its other way is for."""
 
 
-@contextmanager
-def _excused() -> Iterator[None]:
+def _is_excused(error: BaseException | None) -> bool:
     """A locked, full or lost database is nobody's bug; every other error is one."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise Busy(retry_after=1) from error
-    except DBAPIError as error:
-        if error.connection_invalidated or _is_passing(error):
-            raise Busy(retry_after=1) from error
-        raise
-
-
-@contextmanager
-def _ended(tx: Tx) -> Iterator[Tx]:
-    try:
-        yield tx
-        tx.commit()
-    finally:
-        tx.rollback()
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _is_passing(error)
+    return isinstance(error, PoolTimeout)
 
 
 class SqlTransaction:
@@ -239,6 +219,29 @@ class SqlTransaction:
         self.driver: Any = connection.connection.driver_connection
         self.begun = False
         self.afterwards: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Commit, or roll back; what is the database's own trouble is told as `Busy`."""
+        try:
+            if error is None:
+                self.commit()
+        except DBAPIError as failed:
+            error = failed
+            raise
+        finally:
+            try:
+                self.rollback()
+            finally:
+                self.release()
+            if _is_excused(error):
+                raise Busy(retry_after=1) from error
+
+    def release(self) -> None:
+        """Give the connection back."""
+        self.connection.close()
 
     def one(self, statement: Executable, **values: Any) -> Found | None:
         if values:
@@ -443,6 +446,9 @@ class _Member(SqlTransaction):
             self.group.begin()
             self._say("SAVEPOINT member")
             self.begun = True
+
+    def release(self) -> None:
+        """It is the group's."""
 
     def commit(self) -> None:
         if self.begun:
