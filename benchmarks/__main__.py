@@ -365,7 +365,9 @@ def measure_storm(run: Run, server: Hupan) -> None:
         server.people, run.options.rounds))  # fmt: skip
     server.freshen(sorted(set(numbers)))
     run.measure(server, "info", -1, requests, connections=READERS, seconds=1)
-    run.say(run.measure(server, "calm", 0, requests, connections=READERS, seconds=min(seconds, 10)))
+    # Before and after, because the machine is not as fast at one moment as at another.
+    calm = {"connections": READERS, "seconds": min(seconds, 10)}
+    alone = [run.measure(server, "calm", 0, requests, **calm)]
     before = run.accounts(server)
     storm = run.begin(
         server, logins, connections=STORM_CONNECTIONS, seconds=seconds, rate=STORM_RATE,
@@ -379,6 +381,8 @@ def measure_storm(run: Run, server: Hupan) -> None:
     # What a read costs cannot be told from what a login costs here.
     run.say(run.account(server, "storm", 0, result, before))
     run.say(run.account(server, "storm-logins", 0, stormed, before))
+    alone.append(run.measure(server, "calm", 0, requests, **calm))
+    run.say(report.joined(alone))
 
 
 def measure_start(run: Run, round_: int) -> None:

@@ -243,7 +243,7 @@ def _attempt(work: Callable[[], Any]) -> tuple[bool, Any]:
 
 
 def _be_nice() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
 
 
 class Served(NamedTuple):
