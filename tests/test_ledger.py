@@ -256,9 +256,9 @@ def compare_books(house: House, book: OwnBook, people: list[int]) -> None:
 def test_sixteen_writers_leave_one_whole_book(
     build: Callable[..., House], cut_connections: None, kind: str
 ) -> None:
-    """R6: 16 × 250 postings at two nodes; sum 0, chains whole, each effect once."""
+    """R6: 16 × 150 postings at two nodes; sum 0, chains whole, each effect once."""
     print(f"TEST_SEED={SEED}")
-    book = all_write([build(threads=16), build(threads=16)], SEED, 250)
+    book = all_write([build(threads=16), build(threads=16)], SEED, 150)
     print(sorted(book.outcomes.items()))
     # All that may go wrong has gone wrong, or the run would prove little.
     for outcome in ("own: CoinsShort", "stolen: KeyReused", "reverse: AlreadyReversed"):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from operator import itemgetter
 from typing import Any, ClassVar, Protocol, Self
 
 from sqlalchemy import (
@@ -180,23 +181,28 @@ class _Compiled:
         made: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # Core's are.
         self.sql: str = made.string
         self.writes = isinstance(statement, UpdateBase)
-        # Of SQLite's, which takes values by their place; PostgreSQL's driver takes their names.
-        self.places: list[tuple[str, Any]] | None = (
-            [(name, made.params[name]) for name in made.positiontup] if made.positional else None
-        )
-        self.constants = {name: value for name, value in made.params.items() if value is not None}
-        columns = getattr(statement, "exported_columns", None)
-        names = [column.key for column in columns] if columns is not None else []
-        self.returns = bool(names)
+        self.constants = {
+            name: value for name, value in made.params.items() if not made.binds[name].required
+        }
+        # SQLite's driver takes values by their place; PostgreSQL's takes their names.
+        names: list[str] = made.positiontup if made.positional else []
+        self.in_order = itemgetter(*names) if len(names) > 1 else None
+        self.only = names[0] if len(names) == 1 else None
+        returned = getattr(statement, "exported_columns", None)
+        columns = [column.key for column in returned] if returned is not None else []
+        self.returns = bool(columns)
         # The names of columns are attributes of a row, as they are on SQLAlchemy's own.
         # mypy knows no namedtuple whose names come at run time.
         make: Callable[..., Any] = namedtuple
-        self.row: Callable[[Any], Any] = make("found", names, rename=True)._make
+        # What its `_make` does, without a frame of Python.
+        self.row: Callable[[Any], Any] = partial(tuple.__new__, make("found", columns, rename=True))
 
     def values(self, given: Mapping[str, Any]) -> Any:
-        if self.places is None:
-            return {**self.constants, **given}
-        return [given.get(name, constant) for name, constant in self.places]
+        if self.constants:
+            given = {**self.constants, **given}
+        if self.in_order is not None:
+            return self.in_order(given)
+        return given if self.only is None else (given[self.only],)
 
 
 class Writes(Exception):
