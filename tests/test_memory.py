@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -362,6 +363,69 @@ def test_requests_that_come_while_one_question_is_under_way_wait_for_the_next(
     early, late = wire.runner.run(meet())
     assert "之后".encode() in late
     assert "之后".encode() not in early
+
+
+# ---------------------------------------------------------------- what is not kept yet
+
+
+def at_once(wire: Wire, token: str, count: int) -> list[Exchange]:
+    """Ask so often at the same moment."""
+    exchanges = [Exchange(b"") for _ in range(count)]
+    scope = SimpleNamespace(
+        method="GET", path=INFO, query_string="", client="127.0.0.1:1", scheme="http",
+        headers={"token": token},
+    )  # fmt: skip
+
+    async def ask() -> None:
+        faces = (wire.face.__rsgi__(cast(Any, scope), cast(Any, one)) for one in exchanges)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*faces)
+
+    wire.runner.run(ask())
+    return exchanges
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_what_came_together_is_read_together(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In transactions of a length that lets others come to their turn on the event loop."""
+    token, begun = wire.house.token(wire.house.person()), []
+    reading = SqlDatabase.reading
+
+    def counted(database: SqlDatabase) -> Any:
+        begun.append(database)
+        return reading(database)
+
+    monkeypatch.setattr(SqlDatabase, "reading", counted)
+    exchanges = at_once(wire, token, 130)
+    assert len({unnumbered(one.body) for one in exchanges}) == 1
+    assert len({one.body for one in exchanges}) == 130
+    assert len(begun) == 3
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("where", ["BEGIN", "SELECT", "ROLLBACK"])
+def test_a_reader_that_fails_leaves_nobody_waiting(wire: Wire, where: str) -> None:
+    """The long way answers, and the next ones are read together again."""
+    token = wire.house.token(wire.house.person())
+    right = unnumbered(wire.ask(wire.plain, INFO, token))
+    database = wire.house.world.database
+    assert isinstance(database, SqlDatabase)
+    with database.reading() as reader:
+        cursor = cast(Any, reader).cursor
+
+    class Failing:
+        def execute(self, sql: str, *values: Any) -> Any:
+            if sql.startswith(where):
+                raise sqlite3.OperationalError("disk I/O error")
+            return cursor.execute(sql, *values)
+
+    cast(Any, reader).cursor = Failing()
+    assert {unnumbered(one.body) for one in at_once(wire, token, 5)} == {right}
+    cast(Any, reader).cursor = cursor
+    memory = wire.face.door.memory
+    assert memory is not None
+    memory.tokens.clear()
+    assert {unnumbered(one.body) for one in at_once(wire, token, 5)} == {right}
 
 
 # ---------------------------------------------------------------- when nothing can be known

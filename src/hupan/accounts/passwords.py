@@ -62,7 +62,7 @@ def hasher(settings: Settings) -> PasswordHasher:
 
 
 def warm(settings: Settings) -> None:
-    """Make, and load, what the first login would otherwise have to wait for."""
+    """Make, and load, what the first password would otherwise have to wait for."""
     _nobodys_hash(settings.argon2_memory_kib, settings.argon2_time)
     contact.email("nobody@example.org")
 

@@ -125,14 +125,22 @@ class SqlDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[SqlTransaction]:
-        """What only reads, all of it at one moment; for the event loop, on SQLite."""
+        """What only reads, all of it at one moment; for the event loop, on SQLite.
+
+        Raises:
+            Writes: the other way tells what is wrong with the database.
+        """
         if self._reader is None:
             self._reader = _Reader(self, self.keep())
-        self._reader.cursor.execute("BEGIN")
+        reader = self._reader
         try:
-            yield self._reader
-        finally:
-            self._reader.cursor.execute("COMMIT")
+            if reader.driver.in_transaction:
+                reader.cursor.execute("ROLLBACK")
+            reader.cursor.execute("BEGIN")
+            yield reader
+            reader.cursor.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise Writes from error
 
     def _lend(self) -> Connection:
         try:

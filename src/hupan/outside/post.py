@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 
-import aiosmtplib
-
 from hupan.accounts import outbox
 from hupan.accounts.context import Actor, World
 from hupan.accounts.operation import operation
@@ -95,6 +93,9 @@ async def _to_file(letter: Letter, settings: Settings) -> None:
 
 
 async def _to_smtp(letter: Letter, settings: Settings) -> None:
+    # Loaded where somebody has configured a relay, and not at every start.
+    import aiosmtplib
+
     mail = EmailMessage()
     mail["From"] = settings.smtp_from or settings.smtp_user
     mail["To"] = letter.destination

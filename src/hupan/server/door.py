@@ -61,7 +61,7 @@ LARGEST_NAME = 32
 LONGEST_CHAIN = 1024
 #: Longer than any token, and short enough to compare.
 LONGEST_TOKEN = 64
-#: So many writers share a commit at the most, so that those of other processes come to their turn.
+#: So many share a transaction at the most, so that others come to their turn.
 MOST_TOGETHER = 64
 
 #: Some proxies write `1.2.3.4:5555` or `[2001:db8::1]:5555`.
@@ -144,13 +144,19 @@ class Lanes:
         """Read for all at one moment. They are answered together as well: each answer wakes the
         thread that sends it, and one that is awake sends many.
         """
-        waiting, self.soon = self.soon, []
-        with self.database.reading() as tx:
-            for work, future in waiting:
-                if future.done():
-                    continue
-                done, result = _attempt(partial(work, tx))
-                future.set_result(result) if done else future.set_exception(result)
+        waiting, self.soon = self.soon[:MOST_TOGETHER], self.soon[MOST_TOGETHER:]
+        if self.soon:
+            asyncio.get_running_loop().call_soon(self._read_together)
+        try:
+            with self.database.reading() as tx:
+                for work, future in waiting:
+                    if not future.done():
+                        done, result = _attempt(partial(work, tx))
+                        future.set_result(result) if done else future.set_exception(result)
+        except Writes as error:
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
 
     async def write(self, work: Callable[[], T]) -> T:
         """Run something after what has queued up before it; it is durable when this returns.

@@ -106,7 +106,7 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
     sender = Post(hosts.world, bell)
     post = asyncio.create_task(sender.run())
     sweeper = asyncio.create_task(_sweep(hosts.world))
-    warmer = loop.run_in_executor(hosts.lanes.hashes, passwords.warm, settings)
+    warmer = loop.run_in_executor(hosts.lanes.hashes, _warm, settings)
     servers = [_listener(hosts.api, settings, settings.port)]
     servers.append(_listener(hosts.web, settings, settings.web_port))
     running = [asyncio.create_task(server.serve()) for server in servers]
@@ -115,6 +115,7 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
     await asyncio.wait([begun, *ended], return_when=asyncio.FIRST_COMPLETED)
     # What was loaded stays; the collector need not look at it again and again.
     gc.freeze()
+    gc.enable()
     if ready is not None and begun.done():
         ready()
     done, _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +136,13 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
         failed = None if task.cancelled() else task.exception()
         if failed is not None:
             raise failed
+
+
+def _warm(settings: Settings) -> None:
+    """Make, and load, what the first login would otherwise have to wait for."""
+    from hupan.outside import picture  # noqa: F401  # Loading it is all.
+
+    passwords.warm(settings)
 
 
 def _listener(app: App, settings: Settings, port: int) -> Server:

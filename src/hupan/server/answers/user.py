@@ -22,7 +22,6 @@ from hupan.accounts import (
 )
 from hupan.accounts.context import Caller, Context
 from hupan.accounts.refusals import NotLoggedIn, UnknownUser
-from hupan.outside import picture
 from hupan.protocol import user as said
 from hupan.protocol.message import Nothing
 from hupan.protocol.user import Invite, User
@@ -53,6 +52,9 @@ def in_coins(hundredths: int) -> float:
 
 @answers(User.captcha, lane=Lane.READ)
 def captcha(ctx: Context, ask: said.AskCaptcha) -> said.Captcha:
+    # The painter takes as long to load as half of the rules, and is loaded beside the start.
+    from hupan.outside import picture
+
     captcha_id = captchas.new(ctx)
     png = picture.draw(
         captchas.solution(ctx.world, captcha_id) or "",
