@@ -161,7 +161,6 @@ class Run:
     stack: contextlib.ExitStack
     found: list[Measurement] = field(default_factory=list)
     servers: dict[str, Server] = field(default_factory=dict)
-    warmed: set[tuple[str, str]] = field(default_factory=set)
     #: One more of ours, which does not run unless it is what is measured.
     spare: Hupan | None = None
     lane: str = ""
@@ -259,22 +258,29 @@ def measure_ours(run: Run, server: Hupan, row: str, round_: int) -> None:
     if not numbers:
         return
     requests = server.ask(row, numbers)
-    if row != "email-login":
-        server.freshen(callers(row, numbers))
     more: dict[str, Any] = {"connections": case.connections, "refusals": case.refusals}
     if row == "email-login":
         more["drain"], seconds = True, max(seconds, LEAST_LOGIN_SECONDS)
-    if not case.once and row != "email-login":
-        # Every token once, so that answers are kept and first names are rewarded; then a moment
-        # of the real thing.
-        if (server.name, row) not in run.warmed:
-            each = server.ask(row, sorted(set(numbers))) if row != "mixed" else requests[:20_000]
-            # Each worker keeps its own, and a token comes to only one of them at a time.
-            for _ in range(1 if server.workers == 1 else 2 * server.workers):
-                run.measure(server, row, -1, each, seconds=30, once=True, **more)
-            run.warmed.add((server.name, row))
+    elif case.once:
+        server.freshen(callers(row, numbers))
+    else:
+        warm(run, server, row, numbers)
         run.measure(server, row, -1, requests, seconds=seconds / 4, **more)
     run.say(run.measure(server, row, round_, requests, seconds=seconds, once=case.once, **more))
+
+
+def warm(run: Run, server: Hupan, row: str, numbers: Sequence[int]) -> None:
+    """Every token once, after its visit was noted: answers are kept, first names are rewarded.
+
+    What is noted in the database makes stale what was kept, so that this is done in each round.
+    """
+    server.freshen(callers(row, numbers))
+    each = server.ask(row, sorted(set(numbers)) if row != "mixed" else numbers[:20_000])
+    # Each worker keeps its own, and a token comes to only one of them at a time.
+    for _ in range(1 if server.workers == 1 else 2 * server.workers):
+        run.measure(
+            server, row, -1, each, connections=CASES[row].connections, seconds=30, once=True
+        )
 
 
 def _measure_cold_small(run: Run, server: Hupan, round_: int) -> None:
@@ -296,7 +302,6 @@ def _measure_cold_small(run: Run, server: Hupan, round_: int) -> None:
                 server, "info-cold", round_, requests, connections=READERS, seconds=10, once=True
             )
         )
-    run.warmed = {pair for pair in run.warmed if pair[0] != server.name}
     run.say(report.joined(made))
 
 
@@ -350,7 +355,7 @@ def measure_latency(run: Run, server: Hupan, round_: int) -> None:
         if not peak:
             continue
         numbers = _zipf(server.people, round_)
-        server.freshen(callers(row, numbers))
+        warm(run, server, row, numbers)
         made = run.measure(
             server, f"{row}@70%", round_, server.ask(row, numbers),
             connections=READERS, seconds=run.options.seconds, rate=0.7 * peak[0],
@@ -363,8 +368,7 @@ def measure_storm(run: Run, server: Hupan) -> None:
     seconds, numbers = run.options.storm_seconds, _zipf(server.people, 0)
     requests, logins = server.ask("info", numbers), server.ask("email-login", _logins(
         server.people, run.options.rounds))  # fmt: skip
-    server.freshen(sorted(set(numbers)))
-    run.measure(server, "info", -1, requests, connections=READERS, seconds=1)
+    warm(run, server, "info", numbers)
     # Before and after, because the machine is not as fast at one moment as at another.
     calm = {"connections": READERS, "seconds": min(seconds, 10)}
     alone = [run.measure(server, "calm", 0, requests, **calm)]
@@ -423,7 +427,7 @@ def measure_memory(run: Run) -> None:
 def lane(run: Run, name: str, postgres: data.Postgres | None) -> Iterator[None]:
     """Start the servers of a lane, and end them."""
     cores = sorted(os.sched_getaffinity(0))
-    run.lane, run.warmed = name, set()
+    run.lane = name
     if name == "pinned":
         run.server_cores, run.load_cores = {cores[0]}, set(cores[1:]) or {cores[0]}
     else:
