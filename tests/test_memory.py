@@ -402,6 +402,15 @@ def test_what_came_together_is_read_together(wire: Wire, monkeypatch: pytest.Mon
     assert len(begun) == 3
 
 
+def test_a_filler_is_no_name(wire: Wire) -> None:
+    """A body where there are no parameters does not stand for the answer about somebody."""
+    token = wire.house.token(wire.house.person())
+    wire.ask(wire.face, INFO, token)
+    assert wire.runner.run(wire.face.door.fresh(INFO, token, b"")) is not None
+    assert wire.runner.run(wire.face.door.fresh(INFO, token, b"{}")) is None
+    assert wire.runner.run(wire.face.door.fresh(INFO, token, b"x")) is None
+
+
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("where", ["BEGIN", "SELECT", "ROLLBACK"])
 def test_a_reader_that_fails_leaves_nobody_waiting(wire: Wire, where: str) -> None:

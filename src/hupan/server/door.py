@@ -28,6 +28,7 @@ from hupan.accounts.context import Actor, Context, Source, Transaction, World
 from hupan.accounts.operation import operation
 from hupan.accounts.refusals import BadParameters, Busy, NotLoggedIn, Refusal
 from hupan.outside.database import PATIENCE, SqlDatabase, Writes
+from hupan.protocol.message import Nothing
 from hupan.protocol.row import Auth, Host, Row
 from hupan.protocol.wire import (
     LARGEST_BODY,
@@ -330,6 +331,9 @@ class Door:
         assert memory is not None, "only what has a memory keeps answers"
         row, answer = self.rows[path]
         if answer_format(row, body, "") is not Format.PROTOBUF:
+            return None
+        if body and row.request is Nothing:
+            # A filler would be the same name for answers about different people.
             return None
         make = partial(self._make, row, answer, token, body)
         stamp = memory.news

@@ -24,8 +24,9 @@ from hupan.outside.database import EVERYBODY, Watch
 
 __all__ = ["Made", "Memory", "Name"]
 
-#: Under what an answer is kept: what was asked, and who asked, where that makes a difference.
-Name: TypeAlias = int | bytes | tuple[bytes, int]
+#: Under what an answer is kept: the token, where one asks about oneself; else what was asked, and
+#: who asked, where that makes a difference.
+Name: TypeAlias = str | bytes | tuple[bytes, int]
 #: So many tokens, and so many answers of a row, are kept; then the oldest leave.
 MOST = 250_000
 #: So many accounts are remembered as changed; then everything older is stale.
@@ -125,16 +126,19 @@ class Memory:
 
         Only after `turn`. This is the hot path, and so it calls nothing of ours.
         """
-        known = self.tokens.get(token)
-        if known is None:
-            return None
-        until, stamp, account_id, has_remarks = known
         now, floor, changed = self.now, self.floor, self.changed.get
-        if until <= now or stamp < floor or changed(account_id, 0) > stamp:
-            return None
-        kept = self.answers[path].get(
-            account_id if not asked else (asked, account_id) if has_remarks else asked
-        )
+        if not asked:
+            # About oneself: whose token it is and whom it is about are one.
+            kept = self.answers[path].get(token)
+            has_remarks = False
+        else:
+            known = self.tokens.get(token)
+            if known is None:
+                return None
+            until, stamp, account_id, has_remarks = known
+            if until <= now or stamp < floor or changed(account_id, 0) > stamp:
+                return None
+            kept = self.answers[path].get((asked, account_id) if has_remarks else asked)
         if kept is None:
             return None
         until, stamp, about, data = kept
@@ -149,9 +153,12 @@ class Memory:
         """Keep an answer whose making began at this stamp."""
         by, until, about, data = made
         answers = self.answers[path]
-        self.tokens[token] = (until, stamp, by.account_id, by.has_remarks)
-        # What was asked tells one answer from another; so does who asked, where that matters.
-        name = by.account_id if not asked else (asked, by.account_id) if by.has_remarks else asked
+        if not asked:
+            assert about == by.account_id, "who asks for nobody asks for oneself"
+            name: Name = token
+        else:
+            self.tokens[token] = (until, stamp, by.account_id, by.has_remarks)
+            name = (asked, by.account_id) if by.has_remarks else asked
         answers[name] = (until, stamp, about, data)
         for kept in (self.tokens, answers):
             if len(kept) > MOST:
