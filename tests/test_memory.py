@@ -402,6 +402,52 @@ def test_what_came_together_is_read_together(wire: Wire, monkeypatch: pytest.Mon
     assert len(begun) == 3
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_reader_that_cannot_be_opened_leaves_nobody_waiting(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = wire.house.token(wire.house.person())
+    right = unnumbered(wire.ask(wire.plain, INFO, token))
+
+    def no_more(_: SqlDatabase) -> Any:
+        raise OperationalError("PRAGMA", {}, sqlite3.OperationalError("unable to open"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlDatabase, "keep", no_more)
+        assert {unnumbered(one.body) for one in at_once(wire, token, 5)} == {right}
+    assert {unnumbered(one.body) for one in at_once(wire, token, 5)} == {right}
+
+
+def test_one_question_has_one_name(wire: Wire) -> None:
+    """Fields that nobody knows, or another order, make no further entry."""
+    scene = lived_in(wire.house)
+    memory = wire.face.door.memory
+    assert memory is not None
+    plain = person(scene.friend)
+    right = unnumbered(wire.ask(wire.face, GET_USER, scene.token, plain))
+    for number in range(20):
+        odd = plain + bytes([0x28, number])
+        assert unnumbered(wire.ask(wire.face, GET_USER, scene.token, odd)) == right
+    assert list(memory.answers[GET_USER]) == [plain]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_database_that_cannot_be_asked_is_waited_for_once(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = lived_in(wire.house)
+    asked = []
+
+    def nothing_left(_: SqlDatabase) -> Any:
+        asked.append(1)
+        raise Busy(retry_after=1)
+
+    monkeypatch.setattr(SqlDatabase, "transaction", nothing_left)
+    answer = wire.ask(wire.face, GET_USER, scene.token, person(scene.friend))
+    assert len(asked) == 1
+    assert Busy(retry_after=1).text("zh").encode() in answer
+
+
 def test_a_filler_is_no_name(wire: Wire) -> None:
     """A body where there are no parameters does not stand for the answer about somebody."""
     token = wire.house.token(wire.house.person())
@@ -433,7 +479,7 @@ def test_a_reader_that_fails_leaves_nobody_waiting(wire: Wire, where: str) -> No
     cast(Any, reader).cursor = cursor
     memory = wire.face.door.memory
     assert memory is not None
-    memory.tokens.clear()
+    memory.answers[INFO].clear()
     assert {unnumbered(one.body) for one in at_once(wire, token, 5)} == {right}
 
 

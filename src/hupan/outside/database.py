@@ -130,16 +130,16 @@ class SqlDatabase:
         Raises:
             Writes: the other way tells what is wrong with the database.
         """
-        if self._reader is None:
-            self._reader = _Reader(self, self.keep())
-        reader = self._reader
         try:
+            if self._reader is None:
+                self._reader = _Reader(self, self.keep())
+            reader = self._reader
             if reader.driver.in_transaction:
                 reader.cursor.execute("ROLLBACK")
             reader.cursor.execute("BEGIN")
             yield reader
             reader.cursor.execute("ROLLBACK")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, DBAPIError, PoolTimeout) as error:
             raise Writes from error
 
     def _lend(self) -> Connection:

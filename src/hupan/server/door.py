@@ -39,6 +39,7 @@ from hupan.protocol.wire import (
     encode_answer,
     encode_data,
     encode_refusal,
+    encode_request,
     statuses,
 )
 from hupan.server.answers import Answer, Lane, all_answers
@@ -54,10 +55,8 @@ T = TypeVar("T")
 LONGEST_QUEUE = 2.0
 #: Answers from this size on are compressed for clients that asked for it.
 WORTH_GZIP = 1024
-#: A kept answer goes out as it is; one over this size is rather compressed each time.
-LARGEST_KEPT = 4 * WORTH_GZIP
-#: Longer than any id with its tag.
-LARGEST_NAME = 32
+#: So many answers are kept that none may be larger.
+LARGEST_KEPT = WORTH_GZIP
 #: So much of a chain of proxies is read, from its end.
 LONGEST_CHAIN = 1024
 #: Longer than any token, and short enough to compare.
@@ -154,7 +153,8 @@ class Lanes:
                     if not future.done():
                         done, result = _attempt(partial(work, tx))
                         future.set_result(result) if done else future.set_exception(result)
-        except Writes as error:
+        except Exception as error:
+            # Nobody waits for what does not come, whatever has failed.
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
@@ -326,6 +326,7 @@ class Door:
 
         Raises:
             Writes: there is something to be noted first.
+            Busy: the database cannot be asked now.
         """
         memory = self.memory
         assert memory is not None, "only what has a memory keeps answers"
@@ -339,15 +340,15 @@ class Door:
         stamp = memory.news
         try:
             made = await self.lanes.read_soon(make)
-        except Writes:
+        except (Writes, Busy):
             raise
         except Exception:
             # A refusal, or a bug: the longer way tells of both.
             return None
-        # What was asked is a name here, and must not be of any length that somebody likes.
-        if made is None or len(made.data) > LARGEST_KEPT or len(body) > LARGEST_NAME:
+        if made is None:
             return None
-        memory.keep(path, token, body, made, stamp)
+        if made.plain and len(made.data) <= LARGEST_KEPT:
+            memory.keep(path, token, body, made, stamp)
         return made.data
 
     def _make(
@@ -358,8 +359,17 @@ class Door:
         if caller is None:
             return None
         assert answer.about is not None, "it may be kept"
-        result = answer.run(ctx, decode_request(row, body, "", get=not body))
-        return Made(caller, ctx.holds_until, answer.about(result), encode_data(row, result))
+        asked = decode_request(row, body, "", get=not body)
+        # What was asked is a name here. One question has one name, however it may be written.
+        plain = not body or encode_request(row, asked)[0] == body
+        result = answer.run(ctx, asked)
+        return Made(caller, ctx.holds_until, answer.about(result), encode_data(row, result), plain)
+
+    def turn_away(self, ask: Ask, busy: Busy) -> Reply:
+        """Ask to come back later."""
+        row, _ = self.rows[ask.path]
+        number, _ = next(self.statuses)
+        return self._dress(self._refuse(row, ask, number, busy).reply, ask)
 
     def tell_kept(self, number: int, path: str) -> None:
         """A line costs as much as a kept answer; it is for whoever looks closely."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 from granian.rsgi import Scope
 
+from hupan.accounts.refusals import Busy
 from hupan.outside.database import Writes
 from hupan.protocol.wire import LARGEST_BODY, Format
 from hupan.server.answers import Lane
@@ -50,7 +51,7 @@ class Face:
         path, method, headers, door = scope.path, scope.method, scope.headers, self.door
         try:
             body = b"" if method == "GET" else await self._read(headers, exchange)
-            lane, memory = None, door.memory
+            lane, memory, busy = None, door.memory, None
             if memory is not None and method in door.kept.get(path, ()):
                 token = headers.get("token")
                 # Whoever may get JSON, or is told whose pages may read it, goes the longer way.
@@ -63,6 +64,8 @@ class Face:
                     except Writes:
                         # Now and then a visit is noted.
                         lane = Lane.WRITE
+                    except Busy as refusal:
+                        busy = refusal
                     if data is not None:
                         number, status = next(door.statuses)
                         exchange.response_bytes(200, PROTOBUF, status + data)
@@ -78,7 +81,8 @@ class Face:
                     body,
                     scope.client.rpartition(":")[0].strip("[]"),
                 )
-                self._send(await door.handle(ask, lane), exchange)
+                reply = door.turn_away(ask, busy) if busy else await door.handle(ask, lane)
+                self._send(reply, exchange)
             else:
                 await self._page(scope, body, exchange)
         except Gone:

@@ -41,12 +41,16 @@ Kept: TypeAlias = tuple[int, int, int, bytes]
 
 
 class Made(NamedTuple):
-    """An answer that was just made: for whom, until when it holds, about whom it is."""
+    """An answer that was just made: for whom, until when it holds, about whom it is.
+
+    `plain` tells whether it was asked for in the one way in which this is written.
+    """
 
     by: Caller
     until: int
     about: int
     data: bytes
+    plain: bool
 
 
 class Memory:
@@ -151,7 +155,7 @@ class Memory:
 
     def keep(self, path: str, token: str, asked: bytes, made: Made, stamp: int) -> None:
         """Keep an answer whose making began at this stamp."""
-        by, until, about, data = made
+        by, until, about, data, _ = made
         answers = self.answers[path]
         if not asked:
             assert about == by.account_id, "who asks for nobody asks for oneself"

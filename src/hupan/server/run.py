@@ -140,9 +140,12 @@ async def serve(hosts: Hosts, bell: Bell, *, ready: Callable[[], None] | None = 
 
 def _warm(settings: Settings) -> None:
     """Make, and load, what the first login would otherwise have to wait for."""
-    from hupan.outside import picture  # noqa: F401  # Loading it is all.
-
-    passwords.warm(settings)
+    try:
+        passwords.warm(settings)
+        from hupan.outside import picture  # noqa: F401  # Loading it is all.
+    except Exception:
+        # Whoever needs it will be told; the others are served.
+        log.exception("bug", task="warm")
 
 
 def _listener(app: App, settings: Settings, port: int) -> Server:
