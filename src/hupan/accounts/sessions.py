@@ -8,16 +8,7 @@ import zlib
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    Integer,
-    bindparam,
-    case,
-    delete,
-    exists,
-    not_,
-    select,
-    update,
-)
+from sqlalchemy import Integer, bindparam, case, delete, exists, not_, select, update
 
 from hupan.accounts import devices
 from hupan.accounts.context import Caller, Context, Insert
@@ -41,7 +32,7 @@ __all__ = [
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: 22 random characters are 130 bits; 6 more hold a CRC-32 of them.
-RANDOM, CHECK = 22, 6
+RANDOM = 22
 _SHAPE = re.compile(r"[0-9A-Za-z]{8}-[0-9A-Za-z]{4}-[0-9A-Za-z]{4}-[0-9A-Za-z]{12}", re.ASCII)
 # Two digits at a time, the lower one first.
 _PAIRS = [low + high for high in ALPHABET for low in ALPHABET]

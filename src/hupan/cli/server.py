@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -55,14 +57,24 @@ def sandbox_options(command: Parser) -> None:
     command.add_argument("--freeze", help="Stop the clock at this moment: 2026-01-01 [08:00].")
 
 
-def _start_lightly() -> None:
-    """Leave out what only makes the start of this process slower."""
+@contextmanager
+def _lightly() -> Iterator[None]:
+    """Leave out, while a command runs, what only makes its start slower."""
     # Nothing that is loaded is garbage; once it serves, the collector is turned on again.
     gc.disable()
     # structlog loads rich where it is installed, for tracebacks that we never print its way.
-    sys.modules.setdefault("rich", cast(ModuleType, None))
+    hides = "rich" not in sys.modules
+    if hides:
+        sys.modules["rich"] = cast(ModuleType, None)
+    try:
+        yield
+    finally:
+        gc.enable()
+        if hides:
+            del sys.modules["rich"]
 
 
+@_lightly()
 def serve(
     *,
     host: str | None,
@@ -72,24 +84,21 @@ def serve(
     data: Path | None,
 ) -> int:
     """Run the server. Settings come from flags, HUPAN_… variables and hupan.toml."""
-    _start_lightly()
+    from hupan.server import logs
+    from hupan.server.run import run
+    from hupan.settings import SettingsError
+
+    settings = read_settings(
+        host=host, port=port, web_port=web_port, workers=workers, data_dir=data
+    )
+    logs.configure(settings)
     try:
-        from hupan.server import logs
-        from hupan.server.run import run
-        from hupan.settings import SettingsError
-
-        settings = read_settings(
-            host=host, port=port, web_port=web_port, workers=workers, data_dir=data
-        )
-        logs.configure(settings)
-        try:
-            return run(settings)
-        except SettingsError as error:
-            fail(str(error))
-    finally:
-        gc.enable()
+        return run(settings)
+    except SettingsError as error:
+        fail(str(error))
 
 
+@_lightly()
 def dev(
     *,
     host: str | None,
@@ -101,7 +110,6 @@ def dev(
     freeze: str | None,
 ) -> None:
     """Run a sandbox: fixed people, readable post, a clock to move, faults, a journal."""
-    _start_lightly()
     with tempfile.TemporaryDirectory(prefix="hupan-dev-") as folder:
         settings = read_settings(
             host=host,

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from operator import itemgetter
 from typing import Any, ClassVar, Protocol, Self
 
 from sqlalchemy import (
@@ -193,9 +192,7 @@ class _Compiled:
             name: value for name, value in made.params.items() if not made.binds[name].required
         }
         # SQLite's driver takes values by their place; PostgreSQL's takes their names.
-        names: list[str] = made.positiontup if made.positional else []
-        self.in_order = itemgetter(*names) if len(names) > 1 else None
-        self.only = names[0] if len(names) == 1 else None
+        self.places: list[str] | None = made.positiontup if made.positional else None
         returned = getattr(statement, "exported_columns", None)
         columns = [column.key for column in returned] if returned is not None else []
         self.returns = bool(columns)
@@ -208,9 +205,7 @@ class _Compiled:
     def values(self, given: Mapping[str, Any]) -> Any:
         if self.constants:
             given = {**self.constants, **given}
-        if self.in_order is not None:
-            return self.in_order(given)
-        return given if self.only is None else (given[self.only],)
+        return given if self.places is None else tuple(map(given.__getitem__, self.places))
 
 
 class Writes(Exception):

@@ -269,7 +269,7 @@ class Door:
     ) -> None:
         self.world = world
         self.lanes = lanes
-        self._lanes = {Lane.READ: lanes.read, Lane.WRITE: lanes.write, Lane.HASH: lanes.hash}
+        self.run_in = {Lane.READ: lanes.read, Lane.WRITE: lanes.write, Lane.HASH: lanes.hash}
         self.memory = memory
         answers = all_answers()
         self.rows: dict[str, tuple[Row[..., Any, Any], Answer]] = {
@@ -288,8 +288,16 @@ class Door:
         self.trusted = tuple(map(ipaddress.ip_network, world.settings.trusted_proxies))
         self.origins = frozenset(world.settings.cors_origins)
 
-    async def handle(self, ask: Ask, lane: Lane | None = None) -> Reply:
-        """Answer one request, in another lane than its row's where that is known to be better."""
+    async def handle(
+        self, ask: Ask, lane: Lane | None = None, refused: Busy | None = None
+    ) -> Reply:
+        """Answer one request.
+
+        Args:
+            ask: the request.
+            lane: another than its row's, where that is known to be better.
+            refused: why it was sent away already, if so.
+        """
         found = self.rows.get(ask.path)
         if found is None:
             return self._no_row(ask)
@@ -299,7 +307,9 @@ class Door:
             return self._other_method(row, ask)
         number, status = next(self.statuses)
         try:
-            served = await self._lanes[lane or answer.lane](
+            if refused is not None:
+                raise refused
+            served = await self.run_in[lane or answer.lane](
                 partial(self._serve, row, answer, ask, number, status)
             )
         except Busy as busy:
@@ -364,12 +374,6 @@ class Door:
         plain = not body or encode_request(row, asked)[0] == body
         result = answer.run(ctx, asked)
         return Made(caller, ctx.holds_until, answer.about(result), encode_data(row, result), plain)
-
-    def turn_away(self, ask: Ask, busy: Busy) -> Reply:
-        """Ask to come back later."""
-        row, _ = self.rows[ask.path]
-        number, _ = next(self.statuses)
-        return self._dress(self._refuse(row, ask, number, busy).reply, ask)
 
     def tell_kept(self, number: int, path: str) -> None:
         """A line costs as much as a kept answer; it is for whoever looks closely."""

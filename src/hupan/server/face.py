@@ -51,7 +51,7 @@ class Face:
         path, method, headers, door = scope.path, scope.method, scope.headers, self.door
         try:
             body = b"" if method == "GET" else await self._read(headers, exchange)
-            lane, memory, busy = None, door.memory, None
+            lane, refused, memory = None, None, door.memory
             if memory is not None and method in door.kept.get(path, ()):
                 token = headers.get("token")
                 # Whoever may get JSON, or is told whose pages may read it, goes the longer way.
@@ -64,8 +64,8 @@ class Face:
                     except Writes:
                         # Now and then a visit is noted.
                         lane = Lane.WRITE
-                    except Busy as refusal:
-                        busy = refusal
+                    except Busy as busy:
+                        refused = busy
                     if data is not None:
                         number, status = next(door.statuses)
                         exchange.response_bytes(200, PROTOBUF, status + data)
@@ -81,8 +81,7 @@ class Face:
                     body,
                     scope.client.rpartition(":")[0].strip("[]"),
                 )
-                reply = door.turn_away(ask, busy) if busy else await door.handle(ask, lane)
-                self._send(reply, exchange)
+                self._send(await door.handle(ask, lane, refused), exchange)
             else:
                 await self._page(scope, body, exchange)
         except Gone:
