@@ -950,7 +950,8 @@ async def ask(port: int, data: bytes) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     writer.write_eof()
-    answer = await asyncio.wait_for(reader.read(), 10)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
     writer.close()
     await writer.wait_closed()
     return answer.decode()
@@ -1017,7 +1018,8 @@ def test_what_the_proxy_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
             assert "431 hupan run" in await ask(port, b"GET " + b"x" * 100_000)
             assert await ask(port, b"CONNECT half") == ""
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            assert "408 hupan run" in (await asyncio.wait_for(reader.read(), 10)).decode()
+            async with asyncio.timeout(10):
+                assert "408 hupan run" in (await reader.read()).decode()
             writer.close()
 
     asyncio.run(main())
@@ -1058,7 +1060,8 @@ def test_a_tunnel_passes_every_byte_and_ends() -> None:
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
             writer.write(data)
             writer.write_eof()
-            assert await asyncio.wait_for(reader.read(), 20) == data
+            async with asyncio.timeout(20):
+                assert await reader.read() == data
             writer.close()
             # A client that is gone leaves nothing open behind it.
             for _ in range(3):

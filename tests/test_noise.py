@@ -707,9 +707,8 @@ def make_noise(house: House, quiet: Quiet, seed: int, count: int) -> Counter[tup
     async def one(call: Call, number: int) -> None:
         started = time.perf_counter()
         try:
-            answer = await asyncio.wait_for(
-                send_to_face(house, call, Chance(f"{seed}-{number}")), PATIENCE
-            )
+            async with asyncio.timeout(PATIENCE):
+                answer = await send_to_face(house, call, Chance(f"{seed}-{number}"))
             said[call.row.name if call.row else "-", judge(call, *answer)] += 1
         except TimeoutError:
             faults.append(f"#{number} hangs: {call}")

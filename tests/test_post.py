@@ -557,6 +557,26 @@ def test_a_silent_relay_delays_no_answer(
     assert time.perf_counter() - started < 8
 
 
+def test_a_sender_told_to_stop_as_it_is_called_stops() -> None:
+    """A letter queued in the very turn of the loop in which a server stops keeps nobody there."""
+
+    async def called_and_stopped(turns: int) -> None:
+        bell = post.Bell()
+        bell.attach()
+        waiting = asyncio.create_task(bell.wait(60))
+        await asyncio.sleep(0)
+        bell.ring()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        # Told so before it has ended, it ends by that, however far its waking has come.
+        told = waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled() == told
+
+    for turns in range(5):
+        asyncio.run(called_and_stopped(turns))
+
+
 def test_a_silent_relay_delays_no_short_message(build: Build, tarpit: int, tmp_path: Path) -> None:
     """Somebody who logs in by phone does not wait for somebody else's mail."""
     house = build(

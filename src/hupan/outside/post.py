@@ -54,7 +54,8 @@ class Bell:
         """Until the next ring, or so long."""
         assert self._event is not None, "attach first"
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         except TimeoutError:
             return
         self._event.clear()

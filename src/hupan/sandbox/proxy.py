@@ -89,7 +89,8 @@ class Proxy:
         if len(self._open) > MOST:
             raise _Refusal(503, f"more than {MOST} connections at once")
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                head = await reader.readuntil(b"\r\n\r\n")
         except TimeoutError:
             raise _Refusal(408, f"no whole head within {PATIENCE:.0f} s") from None
         except asyncio.LimitOverrunError:
