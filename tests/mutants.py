@@ -21,6 +21,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 if TYPE_CHECKING:
     from hupan.accounts.context import Context, World
@@ -394,7 +395,10 @@ def deleted_account_changed() -> None:
     replace(
         profile,
         "_RENAME",
-        update(account).where(account.c.id == bindparam("which")).values(name=bindparam("new")),
+        update(account)
+        .where(account.c.id == bindparam("which"))
+        .values(name=bindparam("new"), name_id=account.c.name_id + 1)
+        .returning(account.c.name_id),
     )
 
 
@@ -402,9 +406,12 @@ def deleted_account_changed() -> None:
 
 
 @mutant
-def reward_without_key() -> None:
-    """A first change is rewarded under a key that never repeats."""
-    from hupan.accounts import coins
+def every_change_is_the_first() -> None:
+    """Each change is taken for the first and rewarded under a key that never repeats."""
+    from hupan.accounts import coins, profile
+
+    replace(profile, "_FIRST_NAME", ANY)
+    replace(profile, "_FIRST_AVATAR", ANY)
 
     def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
         key += ctx.world.random.bytes(8).hex()

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Wire:
     def quiet(self, token: str, about: int) -> bool:
         """Whether both are answered without a statement."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SqlDatabase, "compiled", unwanted)
+            patch.setattr(self.house.world.database, "compiled", defaultdict(unwanted))
             try:
                 self.ask(self.face, INFO, token)
                 self.ask(self.face, GET_USER, token, person(about))

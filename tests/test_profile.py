@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -216,15 +217,16 @@ def test_racing_first_names_are_rewarded_once(house: House) -> None:
     assert racing_renames(house) == 1
 
 
-def test_the_race_finds_a_reward_without_its_key(
+def test_the_race_finds_a_reward_for_every_change(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mutant: a reward whose key is new every time."""
+    """The mutant: each change is the first, and its key is new every time."""
 
     def careless(ctx: Any, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
         key = ctx.world.random.bytes(8).hex()
         coins.post(ctx, account_id, amount, typ=typ, reason=reason, key=key)
 
+    monkeypatch.setattr(profile, "_FIRST_NAME", ANY)
     monkeypatch.setattr(coins, "reward", careless)
     assert racing_renames(house) == 6
 

@@ -71,7 +71,7 @@ def statements(house: House) -> Iterator[list[str]]:
     run = SqlTransaction._run_compiled
 
     def note_compiled(tx: SqlTransaction, statement: Any, values: Any) -> Any:
-        seen.append(tx.database.compiled(statement).sql)
+        seen.append(tx.database.compiled[statement].sql)
         return run(tx, statement, values)
 
     event.listen(engine, "before_cursor_execute", note)

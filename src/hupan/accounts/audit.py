@@ -6,8 +6,7 @@ cut tail is seen as well as a flipped byte.
 
 from __future__ import annotations
 
-import json
-
+import msgspec
 from sqlalchemy import bindparam, select, update
 
 from hupan.accounts import chains
@@ -43,7 +42,7 @@ def flush(ctx: Context) -> None:
             "action": action,
             "account_id": account_id,
             "source": ctx.source.address,
-            "detail": json.dumps(detail, ensure_ascii=False, sort_keys=True),
+            "detail": msgspec.json.encode(detail, order="sorted").decode(),
         }
         last = chains.link(last, row)
         ctx.tx.run(_ROW, **row, hash=last)

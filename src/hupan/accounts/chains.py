@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from sqlalchemy import Column, Select
 
 from hupan.accounts.context import Context, Found
@@ -21,8 +21,8 @@ CHUNK = 1000
 
 def link(last: bytes, values: Mapping[str, object]) -> bytes:
     """The hash of a row that follows the row with the hash `last`."""
-    text = json.dumps([values[name] for name in sorted(values)], ensure_ascii=False)
-    return hashlib.sha256(last + text.encode()).digest()
+    text = msgspec.json.encode([values[name] for name in sorted(values)])
+    return hashlib.sha256(last + text).digest()
 
 
 def walk(ctx: Context, rows_of: Select[*tuple[Any, ...]], place: Column[int]) -> Iterator[Found]:

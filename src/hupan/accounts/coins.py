@@ -9,12 +9,12 @@ of their ids.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import bindparam, func, select, update
 
 from hupan.accounts import chains
@@ -171,7 +171,7 @@ def reverse(ctx: Context, posting_id: int, reason: str) -> int:
 
 
 def _digest(*parts: object) -> bytes:
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).digest()
+    return hashlib.sha256(msgspec.json.encode(parts)).digest()
 
 
 @cache

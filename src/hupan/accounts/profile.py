@@ -69,8 +69,14 @@ class Remark:
 
 
 _MINE = update(account).where(account.c.id == bindparam("which"), account.c.deleted_at == 0)
-_RENAME = _MINE.values(name=bindparam("new"), name_id=account.c.name_id + 1)
-_REPAINT = _MINE.values(avatar_url=bindparam("new"), avatar_id=account.c.avatar_id + 1)
+_RENAME = _MINE.values(name=bindparam("new"), name_id=account.c.name_id + 1).returning(
+    account.c.name_id
+)
+_REPAINT = _MINE.values(avatar_url=bindparam("new"), avatar_id=account.c.avatar_id + 1).returning(
+    account.c.avatar_id
+)
+# Everybody is given a name at first, and nobody a picture.
+_FIRST_NAME, _FIRST_AVATAR = 2, 1
 
 
 def rename(ctx: Context, account_id: int, name: str) -> None:
@@ -78,9 +84,12 @@ def rename(ctx: Context, account_id: int, name: str) -> None:
     name = clean(name)
     if not 1 <= len(name) <= LONGEST_NAME:
         raise BadNickname(most=LONGEST_NAME)
-    if not ctx.tx.run(_RENAME, which=account_id, new=name):
+    number = ctx.tx.value(_RENAME, which=account_id, new=name)
+    if number is None:
         raise UnknownUser()
-    coins.reward(ctx, account_id, ctx.settings.reward_first_name, 4, "first-name", "首次修改昵称")
+    if number == _FIRST_NAME:
+        amount = ctx.settings.reward_first_name
+        coins.reward(ctx, account_id, amount, 4, "first-name", "首次修改昵称")
 
 
 def set_avatar(ctx: Context, account_id: int, url: str) -> None:
@@ -94,11 +103,12 @@ def set_avatar(ctx: Context, account_id: int, url: str) -> None:
     plain = clean(url) == url and not any(char.isspace() for char in url)
     if not usable or not plain or len(url) > LONGEST_URL:
         raise BadAvatar(most=LONGEST_URL)
-    if not ctx.tx.run(_REPAINT, which=account_id, new=url):
+    number = ctx.tx.value(_REPAINT, which=account_id, new=url)
+    if number is None:
         raise UnknownUser()
-    coins.reward(
-        ctx, account_id, ctx.settings.reward_first_avatar, 4, "first-avatar", "首次修改头像"
-    )
+    if number == _FIRST_AVATAR:
+        amount = ctx.settings.reward_first_avatar
+        coins.reward(ctx, account_id, amount, 4, "first-avatar", "首次修改头像")
 
 
 def streak(ctx: Context, who: people.Account) -> int:

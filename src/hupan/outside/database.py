@@ -89,7 +89,7 @@ class SqlDatabase:
         self.insert: Callable[[Table], Insert] = import_module(
             f"sqlalchemy.dialects.{dialect}"
         ).insert
-        self._compiled: dict[Executable, _Compiled] = {}
+        self.compiled = _Statements(self)
         #: Told of each compiled statement and how many rows it changed; SQLAlchemy tells of others.
         self.overhears: Callable[[str, int], None] | None = None
         self._here = threading.local()
@@ -165,13 +165,6 @@ class SqlDatabase:
         connection.invalidate()
         connection.close()
 
-    def compiled(self, statement: Executable) -> _Compiled:
-        """The statement as this database's driver takes it."""
-        found = self._compiled.get(statement)
-        if found is None:
-            found = self._compiled[statement] = _Compiled(self, statement)
-        return found
-
     def close(self) -> None:
         """Close every connection."""
         for connection in self._kept:
@@ -206,6 +199,17 @@ class _Compiled:
         if self.constants:
             given = {**self.constants, **given}
         return given if self.places is None else tuple(map(given.__getitem__, self.places))
+
+
+class _Statements(dict[Executable, _Compiled]):
+    """Statements as a database's driver takes them, each made when it is first asked for."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self.database = database
+
+    def __missing__(self, statement: Executable) -> _Compiled:
+        made = self[statement] = _Compiled(self.database, statement)
+        return made
 
 
 class Writes(Exception):
@@ -284,8 +288,8 @@ class SqlTransaction:
         self, statement: Executable, values: Mapping[str, Any]
     ) -> tuple[list[Any], int]:
         """The rows that it returns, and the number of those that it changed."""
-        made = self.database.compiled(statement)
-        if made.writes:
+        made = self.database.compiled[statement]
+        if made.writes and not self.begun:
             self.begin()
         try:
             cursor = self.driver.execute(made.sql, made.values(values))
@@ -502,7 +506,7 @@ class _Reader(SqlTransaction):
     def _run_compiled(
         self, statement: Executable, values: Mapping[str, Any]
     ) -> tuple[list[Any], int]:
-        made = self.database.compiled(statement)
+        made = self.database.compiled[statement]
         if made.writes:
             raise Writes
         try:
@@ -619,6 +623,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         # A REPLACE deletes; with this it meets the triggers that forbid deleting.
         "recursive_triggers=ON",
         f"busy_timeout={PATIENCE * 1000}",
+        # What a savepoint may have to bring back is kept in memory: a posting that shares its
+        # transaction would write 50 times to a file of its own.
+        "temp_store=MEMORY",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
