@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import io
+import itertools
 import json
+import logging
 import os
 import re
 import resource
@@ -24,6 +28,7 @@ from typing import Any, cast
 import httpx2
 import psycopg
 import pytest
+import structlog
 from sqlalchemy import text, update
 
 from hupan.accounts import captchas
@@ -31,8 +36,9 @@ from hupan.accounts.context import World
 from hupan.accounts.tables import account
 from hupan.client import Client, Refused
 from hupan.migrations import HEAD, upgrade
+from hupan.server import logs
 from hupan.server.run import check_ports, run
-from hupan.settings import SettingsError, load
+from hupan.settings import Settings, SettingsError, load
 from tests.conftest import KINDS
 from tests.house import HandClock, House, free_ports, make_house
 
@@ -557,6 +563,59 @@ def test_a_body_that_is_not_whole_does_nothing(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_no_line_is_lost_or_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of one turn of an event loop share a write; others are written at once."""
+    path = tmp_path / "log"
+    writes = itertools.count()
+
+    class File(io.BufferedWriter):
+        def flush(self) -> None:
+            next(writes)
+            super().flush()
+
+    def busy(log: Any, name: str) -> None:
+        for number in range(300):
+            log.warning("said", by=name, number=number, filler="x" * (number % 90))
+
+    async def turns(log: Any) -> None:
+        for turn in range(100):
+            for number in range(3):
+                log.warning("said", by="loop", number=3 * turn + number)
+            await asyncio.sleep(0)
+
+    root, interval = logging.getLogger(), sys.getswitchinterval()
+    handlers, level = root.handlers[:], root.level
+    with File(io.FileIO(path, "w")) as file:
+        monkeypatch.setattr("sys.stderr", io.TextIOWrapper(file, write_through=True))
+        try:
+            logs.configure(Settings(log_format="json"))
+            log = structlog.get_logger("several")
+            asyncio.run(turns(log))
+            alone = next(writes)
+            assert path.read_bytes().count(b"\n") == 300, "lines of a turn were left behind"
+            # Threads meet in the middle of a line rather than once in a while.
+            sys.setswitchinterval(1e-6)
+            threads = [threading.Thread(target=busy, args=(log, f"t{n}")) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            asyncio.run(turns(log))
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            structlog.reset_defaults()
+        monkeypatch.undo()
+    said = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert alone <= 101, "a turn was written in pieces"
+    for name in ("t0", "t1", "t2", "t3"):
+        numbers = [one["number"] for one in said if one["by"] == name]
+        assert numbers == list(range(300)), f"of {name} there are {len(numbers)}"
+    numbers = [one["number"] for one in said if one["by"] == "loop"]
+    assert numbers == 2 * list(range(300))
+
+
 def test_a_log_without_room_changes_no_answer(tmp_path: Path, sqlite_template: Path) -> None:
     """R12: what has happened is told as it happened, also where its line finds no room."""
     shutil.copyfile(sqlite_template, tmp_path / "hupan.db")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
-from typing import Any
+import threading
+from select import PIPE_BUF
+from typing import Any, BinaryIO
 
 import msgspec
 import structlog
@@ -29,9 +32,10 @@ def configure(settings: Settings) -> None:
         renderer = structlog.processors.JSONRenderer(serializer=_to_text)
         # Ours is written without the detour by the standard library's handlers, which costs more
         # than many a call that the line tells of.
+        lines = _Lines(sys.stderr.buffer)
         structlog.configure(
             processors=[*shared, structlog.processors.JSONRenderer(serializer=_to_bytes)],
-            logger_factory=lambda *_: _Patient(sys.stderr.buffer),
+            logger_factory=lambda *_: lines,
             wrapper_class=wrapper,
             cache_logger_on_first_use=True,
         )
@@ -61,12 +65,44 @@ def configure(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-class _Patient(structlog.BytesLogger):
-    """Writes lines. What happened has happened, even where its line finds no room."""
+class _Lines:
+    """Writes lines; those of one turn of the event loop together, at its end.
+
+    Every write lets another thread have the interpreter's lock, which costs the loop more than the
+    line. What happened has happened, even where its line finds no room.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.lock = threading.Lock()
+        self.waiting = b""
 
     def msg(self, message: bytes) -> None:
+        line = message + b"\n"
+        with self.lock:
+            first = not self.waiting
+            if len(self.waiting) + len(line) > PIPE_BUF:
+                # A pipe takes no more than this without mixing it with other processes' lines.
+                self._write()
+            self.waiting += line
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            if first:
+                loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock:
+            self._write()
+
+    def _write(self) -> None:
+        lines, self.waiting = self.waiting, b""
         with contextlib.suppress(OSError, ValueError):
-            super().msg(message)
+            self.file.write(lines)
+            self.file.flush()
 
     debug = info = warning = error = critical = fatal = exception = msg
 
