@@ -129,13 +129,13 @@ def dev(
 
 
 def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
-    import asyncio
 
     from hupan.sandbox import terminal
     from hupan.sandbox.clock import SandboxClock
     from hupan.sandbox.routes import routes
     from hupan.sandbox.stand import Stand
     from hupan.server import logs
+    from hupan.server.loop import run_in_loop
     from hupan.server.run import check_ports, serve
     from hupan.settings import SettingsError
 
@@ -150,7 +150,7 @@ def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
         fail(str(error))
     stand.open(routes(stand))
     stand.listeners.append(terminal.show)
-    asyncio.run(serve(stand.hosts, stand.bell, ready=lambda: terminal.greet(settings)))
+    run_in_loop(serve(stand.hosts, stand.bell, ready=lambda: terminal.greet(settings)))
     stand.snapshots.close()
 
 

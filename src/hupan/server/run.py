@@ -28,6 +28,7 @@ from hupan.server import logs
 from hupan.server.app import App, Hosts, build_hosts, build_world
 from hupan.server.face import Face
 from hupan.server.health import problems
+from hupan.server.loop import run_in_loop
 from hupan.settings import Settings, SettingsError
 
 __all__ = ["MARK", "check_ports", "run", "serve"]
@@ -80,7 +81,7 @@ def run(settings: Settings) -> int:
     if found:
         raise SettingsError(found[0])
     if settings.workers == 1:
-        asyncio.run(serve(build_hosts(world), bell, ready=_announce(settings)))
+        run_in_loop(serve(build_hosts(world), bell, ready=_announce(settings)))
         return 0
     _close(world)
     return _run_workers(settings)
@@ -253,5 +254,5 @@ def _worker(settings: Settings, parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-    asyncio.run(serve(build_hosts(world), bell))
+    run_in_loop(serve(build_hosts(world), bell))
     sys.exit(0)

@@ -1,0 +1,124 @@
+"""The event loop of a server: no call from a thread is overheard, and many wake it once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hupan.server.loop import Loop, run_in_loop
+
+THREADS, CALLS = 4, 1_500
+
+
+@contextlib.contextmanager
+def running(loop: Loop) -> Iterator[None]:
+    """Run the loop in a thread of its own."""
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        # Whoever overheard everything hears a second byte.
+        loop.call_soon_threadsafe(loop.stop)
+        loop._csock.send(b"\0")  # type: ignore[attr-defined]  # An inner part of asyncio's.
+        thread.join()
+        loop.close()
+
+
+def ask_and_wait(loop: Loop) -> None:
+    """From several threads, ask and wait for the answer, so that the loop sleeps now and then.
+
+    Raises:
+        TimeoutError: somebody was not heard.
+    """
+    unheard: list[int] = []
+
+    def ask(place: int) -> None:
+        for _ in range(CALLS):
+            heard = threading.Event()
+            loop.call_soon_threadsafe(heard.set)
+            if not heard.wait(3):
+                unheard.append(place)
+                return
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(place,)) for place in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    if unheard:
+        raise TimeoutError(f"threads {unheard} were not heard")
+
+
+def test_every_call_from_a_thread_is_heard() -> None:
+    loop = Loop()
+    with running(loop):
+        ask_and_wait(loop)
+
+
+class Hasty(Loop):
+    """The mutant: forgets that a byte is on its way before it has read it."""
+
+    def _read_from_self(self) -> None:
+        self._woken = False
+        asyncio.SelectorEventLoop._read_from_self(self)  # type: ignore[attr-defined]  # Inner.
+
+
+def test_a_loop_that_forgets_too_early_overhears_calls() -> None:
+    loop = Hasty()
+    with running(loop), pytest.raises(TimeoutError):
+        ask_and_wait(loop)
+
+
+def test_many_calls_wake_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is busy, a hundred calls from a thread write one byte together."""
+    written: list[int] = []
+    wake = asyncio.SelectorEventLoop._write_to_self  # type: ignore[attr-defined]  # Inner.
+
+    def counted(loop: Loop) -> None:
+        written.append(1)
+        wake(loop)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "_write_to_self", counted)
+    loop, heard = Loop(), threading.Semaphore(0)
+    with running(loop):
+        loop.call_soon_threadsafe(time.sleep, 0.2)
+        time.sleep(0.05)
+        for _ in range(100):
+            loop.call_soon_threadsafe(heard.release)
+        for _ in range(100):
+            assert heard.acquire(timeout=5)
+        # One for the call that keeps it busy, and one for all others at the most.
+        assert len(written) <= 2
+
+
+def test_signals_are_heard() -> None:
+    """A signal writes a byte of its own, whatever else is on its way."""
+    heard: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, 1)
+        for count in range(1, 51):
+            loop.call_soon_threadsafe(int)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            async with asyncio.timeout(3):
+                while len(heard) < count:
+                    await asyncio.sleep(0.001)
+
+    run_in_loop(main())
+    assert len(heard) == 50
