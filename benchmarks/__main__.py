@@ -139,13 +139,14 @@ SERVERS = (
     "hupan-postgres-2w",
     "ceiling-rsgi",
     "ceiling-asgi",
+    "ceiling-loop",
     "pocketbase",
     "fastapi-users",
     "bare",
 )
 GROUPS = {
     "hupan": [name for name in SERVERS if name.startswith("hupan")],
-    "ceiling": ["ceiling-rsgi", "ceiling-asgi"],
+    "ceiling": [name for name in SERVERS if name.startswith("ceiling")],
 }
 
 
@@ -449,7 +450,7 @@ def lane(run: Run, name: str, postgres: data.Postgres | None) -> Iterator[None]:
             makers["hupan-postgres-2w"] = lambda name: Hupan(
                 name, folder, mine, people=people, workers=2, postgres=postgres
             )
-    for interface in ("rsgi", "asgi"):
+    for interface in ("rsgi", "asgi", "loop"):
         makers[f"ceiling-{interface}"] = lambda name: Ceiling(
             name, folder, mine, interface=name.rpartition("-")[2], like=model
         )

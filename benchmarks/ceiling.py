@@ -1,8 +1,8 @@
 """The ceiling: what granian does when there is nothing to do.
 
-The same granian in the same kind of loop as ours, set up by the same lines, answers every request
-with constant bytes. No server of ours can be faster than this. The body of a POST is read, because
-whoever answers one has to.
+The same granian, set up by the same lines, answers every request with constant bytes, in asyncio's
+own event loop or in ours; no server of ours can be faster than the latter. The body of a POST is
+read, because whoever answers one has to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+
+from hupan.server.loop import run_in_loop
 
 
 class Rsgi:
@@ -50,12 +52,12 @@ async def main(interface: str, port: int, answer: Path) -> None:
     """Serve until the process is ended."""
     told = json.loads(answer.read_text())
     headers = [(key, value) for key, value in told["headers"]]
-    face = Rsgi if interface == "rsgi" else Asgi
+    face = Asgi if interface == "asgi" else Rsgi
     server = Server(
         face(headers, bytes.fromhex(told["body"])),
         address="127.0.0.1",
         port=port,
-        interface=Interfaces.RSGI if interface == "rsgi" else Interfaces.ASGINL,
+        interface=Interfaces.ASGINL if interface == "asgi" else Interfaces.RSGI,
         websockets=False,
         log_enabled=False,
         backlog=1024,
@@ -65,4 +67,5 @@ async def main(interface: str, port: int, answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
+    run = run_in_loop if sys.argv[1] == "loop" else asyncio.run
+    run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))

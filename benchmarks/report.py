@@ -166,6 +166,7 @@ def targets(findings: Findings, cores: int, interface: str) -> list[Target]:
 
     for row in ("info", "get-user"):
         compare(f"{row}, kept ÷ ceiling", 0.85, row, ceiling)
+        compare(f"{row}, kept ÷ ceiling in our loop", 0.85, row, ("ceiling-loop", "read"))
         compare(f"{row}, kept ÷ PocketBase read", 20, row, ("pocketbase", "read"))
         compare(f"{row}, kept ÷ fastapi-users /users/me", 80, row, ("fastapi-users", "read"))
     posted = (f"ceiling-{interface}", "post")
