@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,9 @@ QUICK_ROWS = ("info", "info-cold", "edit-nickname")
 #: What is asked in the lane that no target means.
 UNPINNED_ROWS = ("info", "get-user", "edit-nickname", "save-user-data", "email-login")
 LATER = ("latency", "storm", "start", "memory")
+#: What is compared is measured in turns of so many seconds, one after the other: the machine is
+#: faster at one moment than at another.
+TURN = 0.75
 SERVERS = (
     "hupan-sqlite",
     "hupan-sqlite-small",
@@ -168,6 +172,11 @@ class Run:
     server_cores: set[int] = field(default_factory=set)
     load_cores: set[int] = field(default_factory=set)
     calls: int = 0
+
+    @property
+    def turns(self) -> int:
+        """In so many turns what is compared is measured in a round."""
+        return max(1, round(self.options.seconds / TURN))
 
     def say(self, made: Measurement) -> None:
         """Keep a finding, and show it."""
@@ -239,12 +248,22 @@ def _people(server: Server) -> int:
     return server.people if isinstance(server, Hupan | PocketBase | FastapiUsers) else SMALL
 
 
-def measure_ours(run: Run, server: Hupan, row: str, round_: int) -> None:
-    """One row on one of our servers."""
-    case, people, seconds = CASES[row], server.people, run.options.seconds
-    if row == "info-cold" and people <= SMALL:
-        _measure_cold_small(run, server, round_)
-        return
+def in_turns(run: Run, jobs: Sequence[Sequence[Callable[[], Measurement]]]) -> None:
+    """Measure what is compared side by side, a turn of each after the other."""
+    made: list[list[Measurement]] = [[] for _ in jobs]
+    for turn in range(max(map(len, jobs))):
+        for job, parts in zip(jobs, made, strict=True):
+            if turn < len(job):
+                parts.append(job[turn]())
+    for parts in made:
+        run.say(report.joined(parts))
+
+
+def of_ours(
+    run: Run, server: Hupan, rows: Sequence[str], round_: int
+) -> list[list[Callable[[], Measurement]]]:
+    """Rows on one of our servers, ready to be measured in turns."""
+    people, seconds, turns = server.people, run.options.seconds, run.turns
     choices: dict[str, Callable[[int, int], list[int]]] = {
         "info": _zipf,
         "get-user": _zipf,
@@ -255,27 +274,37 @@ def measure_ours(run: Run, server: Hupan, row: str, round_: int) -> None:
         "edit-avatar": lambda people, round_: _firsts(people, round_, run.options.rounds),
         "info-cold": lambda people, round_: _cold(people, round_, int(seconds * 15_000)),
     }
-    numbers = choices[row](people, round_)
-    if not numbers:
-        return
-    requests = server.ask(row, numbers)
-    more: dict[str, Any] = {"connections": case.connections, "refusals": case.refusals}
-    if row == "email-login":
-        more["drain"], seconds = True, max(seconds, LEAST_LOGIN_SECONDS)
-    elif case.once:
-        server.freshen(callers(row, numbers))
-    else:
-        warm(run, server, row, numbers)
-        run.measure(server, row, -1, requests, seconds=seconds / 4, **more)
-    run.say(run.measure(server, row, round_, requests, seconds=seconds, once=case.once, **more))
+    chosen = {row: numbers for row in rows if (numbers := choices[row](people, round_))}
+    if not chosen:
+        return []
+    # What is noted in the database makes stale what was kept; so all of it is noted first.
+    server.freshen(
+        sorted({one for row in chosen if row != "email-login" for one in callers(row, chosen[row])})
+    )
+    jobs = []
+    for row, numbers in chosen.items():
+        case = CASES[row]
+        more: dict[str, Any] = {"connections": case.connections, "refusals": case.refusals}
+        if row == "email-login":
+            long = max(seconds, LEAST_LOGIN_SECONDS)
+            parts, more = [server.ask(row, numbers)], more | {"drain": True, "seconds": long}
+        elif case.once:
+            each = -(-len(numbers) // turns)
+            parts = [
+                server.ask(row, numbers[first : first + each])
+                for first in range(0, len(numbers), each)
+            ]
+            more |= {"once": True, "seconds": seconds / turns}
+        else:
+            warm(run, server, row, numbers)
+            parts, more = [server.ask(row, numbers)] * turns, more | {"seconds": seconds / turns}
+            run.measure(server, row, -1, parts[0], **more)
+        jobs.append([partial(run.measure, server, row, round_, part, **more) for part in parts])
+    return jobs
 
 
 def warm(run: Run, server: Hupan, row: str, numbers: Sequence[int]) -> None:
-    """Every token once, after its visit was noted: answers are kept, first names are rewarded.
-
-    What is noted in the database makes stale what was kept, so that this is done in each round.
-    """
-    server.freshen(callers(row, numbers))
+    """Every token once: answers are kept, first names are rewarded."""
     each = server.ask(row, sorted(set(numbers)) if row != "mixed" else numbers[:20_000])
     # Each worker keeps its own, and a token comes to only one of them at a time.
     for _ in range(1 if server.workers == 1 else 2 * server.workers):
@@ -306,41 +335,44 @@ def _measure_cold_small(run: Run, server: Hupan, round_: int) -> None:
     run.say(report.joined(made))
 
 
-def measure_other(run: Run, server: Server, row: str, round_: int) -> None:
-    """One row of another server: `read`, `update` or `login`."""
+def of_other(run: Run, server: Server, row: str, round_: int) -> list[Callable[[], Measurement]]:
+    """One row of another server, ready to be measured in turns."""
     people = _people(server)
     numbers = {"read": _zipf, "post": _zipf, "update": _writers, "login": _logins}[row](
         people, round_
     )
     requests = server.ask(row, numbers)
+    # One that takes a third of a second for an answer has no use for short turns.
+    turns = 1 if isinstance(server, FastapiUsers) else run.turns
+    seconds = run.options.seconds / turns
     more: dict[str, Any] = {"connections": READERS if row in ("read", "post") else WRITERS}
-    seconds = run.options.seconds
     if row == "login":
         more = {"connections": server.logins, "drain": True}
-        seconds = max(seconds, LEAST_LOGIN_SECONDS)
+        seconds, turns = max(run.options.seconds, LEAST_LOGIN_SECONDS), 1
     else:
-        run.measure(server, row, -1, requests, seconds=seconds / 4, **more)
-    run.say(run.measure(server, row, round_, requests, seconds=seconds, **more))
+        run.measure(server, row, -1, requests, seconds=seconds, **more)
+    return [
+        partial(run.measure, server, row, round_, requests, seconds=seconds, **more)
+        for _ in range(turns)
+    ]
 
 
-def measure_bare(run: Run, loop: str, round_: int) -> None:
+def bare(run: Run, loop: str, round_: int, seconds: float) -> Measurement:
     """A loop with nothing around it, on a server's cores."""
     file = run.folder / "bare.db"
     if loop == "group-commit" and not file.exists():
         shutil.copyfile(data.sqlite_file(run.options.people), file)
         os.sync()
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("bare.py")), loop,
-         str(run.options.seconds), str(file)],
-        check=True, capture_output=True, text=True, timeout=run.options.seconds + 60,
+        [sys.executable, str(Path(__file__).with_name("bare.py")), loop, str(seconds), str(file)],
+        check=True, capture_output=True, text=True, timeout=seconds + 60,
         preexec_fn=lambda: os.sched_setaffinity(0, run.server_cores),
     )  # fmt: skip
     told = json.loads(done.stdout)
-    run.say(
-        Measurement(
-            lane=run.lane, server="bare", row=loop, round=round_, rate=told["rate"],
-            cpu=told["cpu"] * 1e6 / max(told["rate"] * run.options.seconds, 1),
-        )
+    count = max(told["rate"] * seconds, 1)
+    return Measurement(
+        lane=run.lane, server="bare", row=loop, round=round_, rate=told["rate"],
+        cpu=told["cpu"] * 1e6 / count, requests=int(count),
     )  # fmt: skip
 
 
@@ -356,6 +388,7 @@ def measure_latency(run: Run, server: Hupan, round_: int) -> None:
         if not peak:
             continue
         numbers = _zipf(server.people, round_)
+        server.freshen(callers(row, numbers))
         warm(run, server, row, numbers)
         made = run.measure(
             server, f"{row}@70%", round_, server.ask(row, numbers),
@@ -369,6 +402,7 @@ def measure_storm(run: Run, server: Hupan) -> None:
     seconds, numbers = run.options.storm_seconds, _zipf(server.people, 0)
     requests, logins = server.ask("info", numbers), server.ask("email-login", _logins(
         server.people, run.options.rounds))  # fmt: skip
+    server.freshen(callers("info", numbers))
     warm(run, server, "info", numbers)
     # Before and after, because the machine is not as fast at one moment as at another.
     calm = {"connections": READERS, "seconds": min(seconds, 10)}
@@ -483,36 +517,43 @@ def lane(run: Run, name: str, postgres: data.Postgres | None) -> Iterator[None]:
     run.servers, run.spare = {}, None
 
 
+def _is_asked(run: Run, server: Hupan, row: str) -> bool:
+    """The small one shows what grows with the data, and has too few people for the rest."""
+    few = server.people <= SMALL and row in ("mixed", "edit-avatar", "email-login")
+    return not few and not (
+        run.options.short and server.name != "hupan-sqlite" and row not in QUICK_ROWS
+    )
+
+
 def one_round(run: Run, round_: int) -> None:
     """Everything once, what is compared with each other side by side."""
-    ours = [server for server in run.servers.values() if isinstance(server, Hupan)]
-    others = [server for server in run.servers.values() if not isinstance(server, Hupan)]
-    rows = [row for row in CASES if row in run.options.only]
-    if run.lane == "unpinned":
-        rows = [row for row in rows if row in UNPINNED_ROWS]
-    rivals_done: set[str] = set()
-    bare = "bare" in run.options.servers
-    for row in rows:
-        for server in ours:
-            # The small one shows what grows with the data. It has too few people for the rest.
-            few = server.people <= SMALL and row in ("mixed", "edit-avatar", "email-login")
-            short = run.options.short and server.name != "hupan-sqlite" and row not in QUICK_ROWS
-            if not (few or short):
-                measure_ours(run, server, row, round_)
-        if row == "get-user":
-            for other in others:
-                if isinstance(other, Ceiling):
-                    measure_other(run, other, "post", round_)
-        rival = CASES[row].rival
-        if rival and rival not in rivals_done:
-            rivals_done.add(rival)
-            for other in others:
-                if rival == "read" or not isinstance(other, Ceiling):
-                    measure_other(run, other, rival, round_)
-            if bare and rival == "login":
-                measure_bare(run, "argon2id", round_)
-            if bare and rival == "update":
-                measure_bare(run, "group-commit", round_)
+    for rival in dict.fromkeys(case.rival for case in CASES.values()):
+        rows = [row for row in CASES if row in run.options.only and CASES[row].rival == rival]
+        if run.lane == "unpinned":
+            rows = [row for row in rows if row in UNPINNED_ROWS]
+        if not rows:
+            continue
+        jobs: list[list[Callable[[], Measurement]]] = []
+        small = []
+        for server in run.servers.values():
+            if isinstance(server, Hupan):
+                asked = [row for row in rows if _is_asked(run, server, row)]
+                if "info-cold" in asked and server.people <= SMALL:
+                    asked.remove("info-cold")
+                    small.append(server)
+                jobs += of_ours(run, server, asked, round_)
+            elif rival == "read" or (rival and not isinstance(server, Ceiling)):
+                jobs.append(of_other(run, server, rival, round_))
+                if isinstance(server, Ceiling) and "get-user" in rows:
+                    jobs.append(of_other(run, server, "post", round_))
+        loops = {"update": ("group-commit", run.turns), "login": ("argon2id", 1)}
+        if rival in loops and "bare" in run.options.servers:
+            loop, turns = loops[rival]
+            one = partial(bare, run, loop, round_, run.options.seconds / turns)
+            jobs.append([one] * turns)
+        in_turns(run, jobs)
+        for server in small:
+            _measure_cold_small(run, server, round_)
     main = run.servers.get("hupan-sqlite")
     if isinstance(main, Hupan) and run.lane == "pinned":
         if "latency" in run.options.only:

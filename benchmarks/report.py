@@ -52,11 +52,12 @@ def joined(parts: Sequence[Measurement]) -> Measurement:
     first = parts[0]
     return Measurement(
         first.lane, first.server, first.row, first.round,
-        rate=total / sum(part.requests / part.rate for part in parts if part.rate),
+        rate=total / (sum(part.requests / part.rate for part in parts if part.rate) or 1),
         cpu=mean(lambda part: part.cpu), database_cpu=mean(lambda part: part.database_cpu),
         p50=mean(lambda part: part.p50), p99=max(part.p99 for part in parts),
         generator=mean(lambda part: part.generator), others=mean(lambda part: part.others),
         requests=total,
+        refused=sum(part.refused for part in parts),
         faults=sum(part.faults for part in parts),
         example=next((part.example for part in parts if part.example), ""),
     )  # fmt: skip

@@ -177,11 +177,26 @@ def test_the_first_name_and_the_first_picture_are_rewarded_once(
 
 
 def test_a_reward_of_zero_is_none(build: Callable[..., House]) -> None:
-    """A setting of 0 pays nothing and writes no line."""
+    """A setting of 0 pays nothing and writes no line, nor does a second change later."""
     me = build(reward_first_name=0, reward_first_avatar=0).login()
     me.edit_nickname(name="一")
     me.edit_avatar(url="https://a.example.com")
     assert book(me) == []
+    again = build().client(me.token)
+    again.edit_nickname(name="二")
+    again.edit_avatar(url="https://b.example.com")
+    assert book(again) == []
+
+
+def test_a_key_that_an_operator_used_refuses_no_name(house: House) -> None:
+    """Whatever stands under the reward's key, people may take a name."""
+    me = house.login()
+    mine = int(me.info().id)
+    with house.rules() as ctx:
+        coins.post(ctx, mine, 7, typ=1, reason="补偿", key=f"first-name:{mine}")
+    me.edit_nickname(name="一")
+    assert me.info().name == "一"
+    assert book(me) == [(1, 0.07, 0.07)]
 
 
 def test_a_changed_reward_is_no_second_one(build: Callable[..., House]) -> None:
@@ -213,7 +228,7 @@ def racing_renames(house: House, racers: int = 6) -> int:
 
 
 def test_racing_first_names_are_rewarded_once(house: House) -> None:
-    """Coins: one key, one posting, however many come at once."""
+    """Coins: one first change, one posting, however many come at once."""
     assert racing_renames(house) == 1
 
 

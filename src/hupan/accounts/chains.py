@@ -21,8 +21,9 @@ CHUNK = 1000
 
 def link(last: bytes, values: Mapping[str, object]) -> bytes:
     """The hash of a row that follows the row with the hash `last`."""
-    text = msgspec.json.encode([values[name] for name in sorted(values)])
-    return hashlib.sha256(last + text).digest()
+    # MessagePack tells a number from an infinite one and bytes from a text that shows them.
+    covered = msgspec.msgpack.encode([values[name] for name in sorted(values)])
+    return hashlib.sha256(last + covered).digest()
 
 
 def walk(ctx: Context, rows_of: Select[*tuple[Any, ...]], place: Column[int]) -> Iterator[Found]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -125,16 +126,11 @@ def post(
 
 
 def reward(ctx: Context, account_id: int, amount: int, typ: int, key: str, reason: str) -> None:
-    """Grant a reward once in an account's life; nothing where the setting says 0.
-
-    Who has had it keeps it, whatever the setting says later.
-    """
-    key = f"{key}:{account_id}"
-    if not amount:
-        return
-    ctx.tx.begin()
-    if ctx.tx.value(_BY_KEY, key=key) is None:
-        post(ctx, account_id, amount, typ=typ, reason=reason, key=key)
+    """Grant a reward once in an account's life; nothing where the setting says 0."""
+    if amount:
+        # Who has had it keeps it, whatever the setting said then.
+        with suppress(KeyReused):
+            post(ctx, account_id, amount, typ=typ, reason=reason, key=f"{key}:{account_id}")
 
 
 def reverse(ctx: Context, posting_id: int, reason: str) -> int:
@@ -171,7 +167,7 @@ def reverse(ctx: Context, posting_id: int, reason: str) -> int:
 
 
 def _digest(*parts: object) -> bytes:
-    return hashlib.sha256(msgspec.json.encode(parts)).digest()
+    return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
 
 @cache

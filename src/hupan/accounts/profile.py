@@ -75,7 +75,7 @@ _RENAME = _MINE.values(name=bindparam("new"), name_id=account.c.name_id + 1).ret
 _REPAINT = _MINE.values(avatar_url=bindparam("new"), avatar_id=account.c.avatar_id + 1).returning(
     account.c.avatar_id
 )
-# Everybody is given a name at first, and nobody a picture.
+# Numbers count changes: everybody begins with a name, 1, and without a picture, 0.
 _FIRST_NAME, _FIRST_AVATAR = 2, 1
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 __all__ = ["HEAD", "current", "upgrade"]
 
-HEAD = "0.1"
+HEAD = "0.1.1"
 
 
 def current(engine: Engine) -> str | None:

@@ -623,8 +623,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         # A REPLACE deletes; with this it meets the triggers that forbid deleting.
         "recursive_triggers=ON",
         f"busy_timeout={PATIENCE * 1000}",
-        # What a savepoint may have to bring back is kept in memory: a posting that shares its
-        # transaction would write 50 times to a file of its own.
+        # What a savepoint may have to bring back is kept in memory, and what is sorted: a posting
+        # that shares its transaction would write 50 times to a file of its own.
         "temp_store=MEMORY",
     ):
         cursor.execute(f"PRAGMA {pragma}")

@@ -66,21 +66,23 @@ def configure(settings: Settings) -> None:
 
 
 class _Lines:
-    """Writes lines; those of one turn of the event loop together, at its end.
+    """Writes lines; those of one turn of the event loop together, in the next.
 
     Every write lets another thread have the interpreter's lock, which costs the loop more than the
-    line. What happened has happened, even where its line finds no room.
+    line. So an answer may leave before its line is written, and a process that is killed takes the
+    last few along. What happened has happened, even where its line finds no room.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.lock = threading.Lock()
         self.waiting = b""
+        #: The loop that will write what waits.
+        self.due: asyncio.AbstractEventLoop | None = None
 
     def msg(self, message: bytes) -> None:
         line = message + b"\n"
         with self.lock:
-            first = not self.waiting
             if len(self.waiting) + len(line) > PIPE_BUF:
                 # A pipe takes no more than this without mixing it with other processes' lines.
                 self._write()
@@ -90,12 +92,14 @@ class _Lines:
         except RuntimeError:
             self.flush()
         else:
-            if first:
+            if self.due is not loop:
+                self.due = loop
                 loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what waits."""
         with self.lock:
+            self.due = None
             self._write()
 
     def _write(self) -> None:

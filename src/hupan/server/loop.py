@@ -14,7 +14,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     granian calls from a thread for every request. Here a byte is written only where none is on its
     way; this saves a system call, and with it the interpreter's lock changing hands. Both methods
-    are asyncio's inner ones: a Python without them would write a byte for each call again.
+    are inner ones of asyncio's, the same in Python 3.11 to 3.13.
     """
 
     _woken = False
@@ -26,10 +26,12 @@ class Loop(asyncio.SelectorEventLoop):
             super()._write_to_self()  # type: ignore[misc]  # Typeshed leaves inner methods out.
 
     def _read_from_self(self) -> None:
-        super()._read_from_self()  # type: ignore[misc]  # The same.
-        # Only now: a byte that is written while the others are read is read with them. What was
-        # queued meanwhile without a byte is seen before the loop sleeps.
-        self._woken = False
+        try:
+            super()._read_from_self()  # type: ignore[misc]  # The same.
+        finally:
+            # Only now: a byte that is written while the others are read is read with them. What
+            # was queued meanwhile without a byte is seen before the loop sleeps.
+            self._woken = False
 
 
 def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
