@@ -104,9 +104,10 @@ class _Lines:
 
     def _write(self) -> None:
         lines, self.waiting = self.waiting, b""
-        with contextlib.suppress(OSError, ValueError):
-            self.file.write(lines)
-            self.file.flush()
+        if lines:
+            with contextlib.suppress(OSError, ValueError):
+                self.file.write(lines)
+                self.file.flush()
 
     debug = info = warning = error = critical = fatal = exception = msg
 
