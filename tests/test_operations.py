@@ -605,6 +605,7 @@ def test_no_line_is_lost_or_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             stopped.run_forever()
             stopped.close()
             asyncio.run(turns(log))
+            assert path.read_bytes().count(b"\n") == 900, "a loop that ended keeps lines back"
             # Threads meet in the middle of a line rather than once in a while.
             sys.setswitchinterval(1e-6)
             threads = [threading.Thread(target=busy, args=(log, f"t{n}")) for n in range(4)]
