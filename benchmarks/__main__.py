@@ -184,15 +184,15 @@ class Run:
         print(report.line(made), flush=True)
 
     def file(self, requests: Sequence[load.Prepared]) -> Path:
-        """A file of requests, which the next one overwrites."""
+        """A file of requests, for one start of the generator."""
+        self.calls += 1
         return load.write(self.folder / f"requests-{self.calls}", requests)
 
-    def begin(self, server: Server, requests: Sequence[load.Prepared], **more: Any) -> load.Load:
+    def begin(self, server: Server, file: Path, **more: Any) -> load.Load:
         """Start the generator."""
-        self.calls += 1
         return load.Load(
             server.port,
-            self.file(requests),
+            file,
             cores=self.load_cores,
             # A renaming in one run is later than all in the runs before.
             first_version=self.calls * 1_500,
@@ -203,9 +203,10 @@ class Run:
         self, server: Server, row: str, round_: int, requests: Sequence[load.Prepared], **more: Any
     ) -> Measurement:
         """Run the generator once, with the kernel's accounts before and after."""
+        file = self.file(requests)
         before = self.accounts(server)
-        result = self.begin(server, requests, **more).end()
-        (self.folder / f"requests-{self.calls}").unlink()
+        result = self.begin(server, file, **more).end()
+        file.unlink()
         return self.account(server, row, round_, result, before)
 
     def accounts(self, server: Server) -> tuple[float, ...]:
@@ -284,10 +285,13 @@ def of_ours(
     jobs = []
     for row, numbers in chosen.items():
         case = CASES[row]
-        more: dict[str, Any] = {"connections": case.connections, "refusals": case.refusals}
+        # What is under way at the end of a short turn is waited for and counted.
+        more: dict[str, Any] = {
+            "connections": case.connections, "refusals": case.refusals, "drain": True,
+        }  # fmt: skip
         if row == "email-login":
             long = max(seconds, LEAST_LOGIN_SECONDS)
-            parts, more = [server.ask(row, numbers)], more | {"drain": True, "seconds": long}
+            parts, more = [server.ask(row, numbers)], more | {"seconds": long}
         elif case.once:
             each = -(-len(numbers) // turns)
             parts = [
@@ -345,9 +349,10 @@ def of_other(run: Run, server: Server, row: str, round_: int) -> list[Callable[[
     # One that takes a third of a second for an answer has no use for short turns.
     turns = 1 if isinstance(server, FastapiUsers) else run.turns
     seconds = run.options.seconds / turns
-    more: dict[str, Any] = {"connections": READERS if row in ("read", "post") else WRITERS}
+    connections = READERS if row in ("read", "post") else WRITERS
+    more: dict[str, Any] = {"connections": connections, "drain": True}
     if row == "login":
-        more = {"connections": server.logins, "drain": True}
+        more["connections"] = server.logins
         seconds, turns = max(run.options.seconds, LEAST_LOGIN_SECONDS), 1
     else:
         run.measure(server, row, -1, requests, seconds=seconds, **more)
@@ -369,11 +374,9 @@ def bare(run: Run, loop: str, round_: int, seconds: float) -> Measurement:
         preexec_fn=lambda: os.sched_setaffinity(0, run.server_cores),
     )  # fmt: skip
     told = json.loads(done.stdout)
-    count = max(told["rate"] * seconds, 1)
     return Measurement(
-        lane=run.lane, server="bare", row=loop, round=round_, rate=told["rate"],
-        cpu=told["cpu"] * 1e6 / count, requests=int(count),
-    )  # fmt: skip
+        run.lane, "bare", loop, round_, **told, requests=max(1, int(told["rate"] * seconds))
+    )
 
 
 def measure_latency(run: Run, server: Hupan, round_: int) -> None:
@@ -409,10 +412,10 @@ def measure_storm(run: Run, server: Hupan) -> None:
     alone = [run.measure(server, "calm", 0, requests, **calm)]
     before = run.accounts(server)
     storm = run.begin(
-        server, logins, connections=STORM_CONNECTIONS, seconds=seconds, rate=STORM_RATE,
+        server, run.file(logins), connections=STORM_CONNECTIONS, seconds=seconds, rate=STORM_RATE,
         refusals=True,
     )  # fmt: skip
-    reading = run.begin(server, requests, connections=READERS, seconds=seconds)
+    reading = run.begin(server, run.file(requests), connections=READERS, seconds=seconds)
     try:
         result = reading.end()
     finally:
@@ -551,7 +554,8 @@ def one_round(run: Run, round_: int) -> None:
             loop, turns = loops[rival]
             one = partial(bare, run, loop, round_, run.options.seconds / turns)
             jobs.append([one] * turns)
-        in_turns(run, jobs)
+        if jobs:
+            in_turns(run, jobs)
         for server in small:
             _measure_cold_small(run, server, round_)
     main = run.servers.get("hupan-sqlite")
