@@ -129,7 +129,6 @@ def dev(
 
 
 def _dev(settings: Settings, seed: str, freeze: str | None) -> None:
-
     from hupan.sandbox import terminal
     from hupan.sandbox.clock import SandboxClock
     from hupan.sandbox.routes import routes
